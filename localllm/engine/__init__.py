@@ -1,0 +1,1 @@
+"""Inference. The only room that imports llama_cpp."""
