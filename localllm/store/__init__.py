@@ -1,0 +1,1 @@
+"""The disk: which models and adapters there are, and where."""

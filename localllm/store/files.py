@@ -1,0 +1,24 @@
+"""Files appear under their names only when they are whole."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from localllm.errors import StorageError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside `path`, sync, and rename over it. Raises StorageError; then nothing has changed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as e:
+        temporary.unlink(missing_ok=True)
+        raise StorageError(f"Cannot write {path} ({e.strerror}).", "Check permissions and free space.") from e

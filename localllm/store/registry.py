@@ -1,0 +1,166 @@
+"""Names to files: models and adapters on this machine.
+
+A model is the built-in one, a GGUF in <home>/models, or a path. An adapter is a folder <home>/adapters/NAME with
+adapter.gguf and adapter.json, or a path to a GGUF LoRA or to such a folder. adapter.json is written last, so that a
+folder without one is not an adapter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from localllm.errors import AdapterError, AdapterMismatchError, AdapterNotFoundError, ModelNotFoundError, StorageError
+from localllm.paths import Home
+from localllm.store import catalog
+from localllm.store.hashes import HashCache
+from localllm.types import AdapterRef, ModelRef
+from localllm.weights.gguf import read_header
+
+ADAPTER_FILE = "adapter.gguf"
+MANIFEST = "adapter.json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Registry:
+    """What `LOCALLLM_HOME` and the package hold, by name."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self._hashes = HashCache(home.cache / "hashes.json")
+
+    # Models
+
+    def model(self, name_or_path: str) -> ModelRef:
+        """Resolve a model. Raises ModelNotFoundError with the nearest names."""
+        if "/" not in name_or_path and (found := self._named_model(name_or_path)):
+            return found
+        path = Path(name_or_path).expanduser()
+        if path.exists():
+            return ModelRef(path.stem, path, "path")
+        if "/" in name_or_path or name_or_path.endswith(".gguf"):
+            raise ModelNotFoundError(f"There is no file {name_or_path}.", "Check the path; `localllm list` shows names.")
+        names = [model.name for model in self.models()]
+        raise ModelNotFoundError(f"There is no model named {name_or_path!r}.", _suggest(name_or_path, names, "models"))
+
+    def _named_model(self, name: str) -> ModelRef | None:
+        if found := catalog.builtin(name):
+            return found
+        path = self.home.models / f"{name}.gguf"
+        return ModelRef(name, path, "home") if path.is_file() else None
+
+    def models(self) -> list[ModelRef]:
+        """The built-in model and every GGUF in <home>/models, by name."""
+        found = [ref for name in catalog.cards() if (ref := catalog.builtin(name))]
+        if self.home.models.is_dir():
+            found += [ModelRef(p.stem, p, "home") for p in sorted(self.home.models.glob("*.gguf"))]
+        return found
+
+    def sha256(self, path: Path) -> str:
+        """Hex SHA-256 of a file, remembered until it changes."""
+        return self._hashes.sha256(path)
+
+    # Adapters
+
+    def adapter(self, name_or_path: str) -> AdapterRef:
+        """Resolve an adapter. Raises AdapterNotFoundError with the nearest names."""
+        if "/" not in name_or_path and self.manifest_path(name_or_path).is_file():
+            return self._from_folder(self.adapter_dir(name_or_path))
+        path = Path(name_or_path).expanduser()
+        if (path / MANIFEST).is_file():
+            return self._from_folder(path)
+        if path.is_file():
+            base = read_header(path).metadata.get("localllm.base.sha256")
+            return AdapterRef(path.stem, path, str(base) if base else None)
+        if path.is_dir():
+            raise AdapterNotFoundError(f"{path} is a folder without {MANIFEST}.", "Name an adapter or a GGUF LoRA file.")
+        if "/" in name_or_path or name_or_path.endswith(".gguf"):
+            raise AdapterNotFoundError(
+                f"There is no file {name_or_path}.", "Check the path; `localllm list` shows names."
+            )
+        names = [adapter.name for adapter in self.adapters()]
+        hint = _suggest(name_or_path, names, "adapters")
+        raise AdapterNotFoundError(f"There is no adapter named {name_or_path!r}.", hint)
+
+    def adapter_for(self, name_or_path: str, model: ModelRef) -> AdapterRef:
+        """Resolve an adapter and check that it was made for this model's very bytes. Raises AdapterMismatchError."""
+        adapter = self.adapter(name_or_path)
+        if adapter.base_sha256 and adapter.base_sha256 != (actual := self.sha256(model.path)):
+            base = self.manifest(adapter).get("base", {}).get("name", "another model")
+            raise AdapterMismatchError(
+                f"The adapter {adapter.name!r} was made for {base} (content hash {adapter.base_sha256[:12]}), "
+                f"not for {model.name} ({actual[:12]}).",
+                "Use it with that model, or fine-tune one for this.",
+            )
+        return adapter
+
+    def adapters(self) -> list[AdapterRef]:
+        """Every complete adapter in <home>/adapters, by name."""
+        folder = self.home.adapters
+        if not folder.is_dir():
+            return []
+        manifests = sorted(folder.glob(f"*/{MANIFEST}"))
+        return [self._from_folder(m.parent) for m in manifests if _NAME.fullmatch(m.parent.name)]
+
+    def manifest(self, adapter: AdapterRef) -> dict[str, Any]:
+        """What adapter.json says; empty for a bare file."""
+        path = adapter.path.parent / MANIFEST
+        if not path.is_file():
+            return {}
+        try:
+            content = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as e:
+            raise AdapterError(f"{path} cannot be read: {e}.", "Remove that folder and fine-tune again.") from e
+        return content if isinstance(content, dict) else {}
+
+    def adapter_dir(self, name: str) -> Path:
+        """The folder of the adapter of that name, whether it exists or not. Raises AdapterError for an unusable name."""
+        if not _NAME.fullmatch(name):
+            raise AdapterError(
+                f"{name!r} cannot be an adapter's name.", "Use letters, digits, dots, hyphens and underscores."
+            )
+        return self.home.adapters / name
+
+    def manifest_path(self, name: str) -> Path:
+        return self.home.adapters / name / MANIFEST if _NAME.fullmatch(name) else self.home.adapters / ".none"
+
+    def publish_adapter(self, name: str, staging: Path) -> AdapterRef:
+        """Rename a finished staging folder (its manifest written last) to the adapter's place, replacing what is there.
+
+        Raises StorageError; the folder that was there is then still in place.
+        """
+        if not (staging / MANIFEST).is_file():
+            raise AdapterError(f"{staging} has no {MANIFEST}.", "The adapter is not finished.")
+        final = self.adapter_dir(name)
+        old = final.with_name(f".{name}.replaced-{os.getpid()}")
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            if final.exists():
+                os.rename(final, old)
+            try:
+                os.rename(staging, final)
+            except OSError:
+                if old.exists():
+                    os.rename(old, final)
+                raise
+        except OSError as e:
+            raise StorageError(f"Cannot write {final} ({e.strerror}).", "Check permissions and free space.") from e
+        shutil.rmtree(old, ignore_errors=True)
+        return self._from_folder(final)
+
+    def _from_folder(self, folder: Path) -> AdapterRef:
+        ref = AdapterRef(folder.name, folder / ADAPTER_FILE)
+        base = self.manifest(ref).get("base", {}).get("sha256")
+        return AdapterRef(folder.name, folder / ADAPTER_FILE, base)
+
+
+def _suggest(name: str, names: list[str], what: str) -> str:
+    near = get_close_matches(name, names, n=3, cutoff=0.5)
+    if near:
+        return f"Did you mean {' or '.join(near)}?"
+    return f"There are: {', '.join(names)}." if names else f"There are no {what} yet; `localllm --help` shows how to begin."
