@@ -53,3 +53,5 @@ TYPES: dict[int, BlockType] = {
     40: BlockType("NVFP4", 64, 36),
     41: BlockType("Q1_0", 128, 18),
 }
+
+BY_NAME: dict[str, BlockType] = {block.name: block for block in TYPES.values()}
