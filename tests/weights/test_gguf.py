@@ -53,7 +53,8 @@ def test_reads_what_the_gguf_package_wrote(small: Path) -> None:
     header = read_header(small)
     assert (header.version, header.architecture, header.kind) == (3, "llama", "model")
     assert (header.metadata["a.u32"], header.metadata["a.f32"], header.metadata["a.i64"]) == (7, 0.5, -9)
-    assert header.metadata["a.bool"] is True and header.metadata["a.text"] == "žluťoučký"
+    assert header.metadata["a.bool"] is True
+    assert header.metadata["a.text"] == "žluťoučký"
     assert list(header.metadata["a.numbers"]) == [1, 2, 3]  # type: ignore[arg-type]
     assert list(header.metadata["a.words"]) == ["", "é", "three"]  # type: ignore[arg-type]
     reference = {t.name: t for t in gguf.GGUFReader(small).tensors}
@@ -104,7 +105,7 @@ def test_refuses_what_is_not_a_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dims", "kind", "offset", "problem"),
+    "dims, kind, offset, problem",
     [
         ((1 << 40, 1 << 40), 0, 0, "truncated"),  # a product that would wrap
         ((0,), 0, 0, "cannot have the shape"),
