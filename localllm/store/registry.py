@@ -44,7 +44,7 @@ class Registry:
         if path.exists():
             return ModelRef(path.stem, path, "path")
         if "/" in name_or_path or name_or_path.endswith(".gguf"):
-            raise ModelNotFoundError(f"There is no file {name_or_path}.", "Check the path; `localllm list` shows names.")
+            raise ModelNotFoundError(f"There is no file {name_or_path}.", "Check the path, or see `localllm list`.")
         names = [model.name for model in self.models()]
         raise ModelNotFoundError(f"There is no model named {name_or_path!r}.", _suggest(name_or_path, names, "models"))
 
@@ -78,7 +78,7 @@ class Registry:
             base = read_header(path).metadata.get("localllm.base.sha256")
             return AdapterRef(path.stem, path, str(base) if base else None)
         if path.is_dir():
-            raise AdapterNotFoundError(f"{path} is a folder without {MANIFEST}.", "Name an adapter or a GGUF LoRA file.")
+            raise AdapterNotFoundError(f"{path} is a folder without {MANIFEST}.", "Name an adapter or a GGUF LoRA.")
         if "/" in name_or_path or name_or_path.endswith(".gguf"):
             raise AdapterNotFoundError(
                 f"There is no file {name_or_path}.", "Check the path; `localllm list` shows names."
@@ -119,7 +119,7 @@ class Registry:
         return content if isinstance(content, dict) else {}
 
     def adapter_dir(self, name: str) -> Path:
-        """The folder of the adapter of that name, whether it exists or not. Raises AdapterError for an unusable name."""
+        """The folder of the adapter of that name, whether it exists or not. Raises AdapterError for a bad name."""
         if not _NAME.fullmatch(name):
             raise AdapterError(
                 f"{name!r} cannot be an adapter's name.", "Use letters, digits, dots, hyphens and underscores."
@@ -163,4 +163,4 @@ def _suggest(name: str, names: list[str], what: str) -> str:
     near = get_close_matches(name, names, n=3, cutoff=0.5)
     if near:
         return f"Did you mean {' or '.join(near)}?"
-    return f"There are: {', '.join(names)}." if names else f"There are no {what} yet; `localllm --help` shows how to begin."
+    return f"There are: {', '.join(names)}." if names else f"There are no {what} yet."
