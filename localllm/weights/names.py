@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from localllm.errors import InvalidModelError, UnsupportedModelError
 from localllm.weights.gguf import GGUFFile
+from localllm.weights.quant import dequantize, read_blocks
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,27 @@ def row_order(file: GGUFFile, parameter: str) -> NDArray[np.intp] | None:
     heads = _integer(file, key, _integer(file, "attention.head_count"))
     rows = file.tensors[gguf_name(file, module + ".weight")].shape[0]
     return np.arange(rows).reshape(heads, 2, rows // heads // 2).swapaxes(1, 2).reshape(-1)
+
+
+def rope_periods(file: GGUFFile) -> NDArray[np.float32] | None:
+    """Rotary periods (head_dim / 2,) where the file scales them, else None: they are then base ** (2 i / head_dim).
+
+    Llama 3 gives a factor for each period in the tensor rope_freqs.weight; linear scaling gives one for all (ggml's
+    rope divides the angle by it). Raises UnsupportedModelError for other kinds of scaling.
+    """
+    kind = file.metadata.get(f"{file.architecture}.rope.scaling.type", "none")
+    if kind not in ("none", "linear"):
+        raise UnsupportedModelError(f"{file.path} scales its positions by {kind!r}, which cannot be fine-tuned yet.")
+    factor = float(_number(file, "rope.scaling.factor", 1.0)) if kind == "linear" else 1.0
+    info = file.tensors.get("rope_freqs.weight")
+    if info is None and factor == 1.0:
+        return None
+    config = model_config(file)
+    exponents = np.arange(0, config["head_dim"], 2, dtype=np.float32) / config["head_dim"]
+    periods = np.float32(config["rope_theta"]) ** exponents * np.float32(factor)
+    if info is not None:
+        periods = periods * dequantize(read_blocks(file, info), info.type, info.shape)
+    return periods.astype(np.float32)
 
 
 @functools.cache

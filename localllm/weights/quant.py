@@ -87,7 +87,7 @@ def pack(quants: Bytes, bits: int) -> NDArray[np.uint32]:
     if bits == 8:
         return np.ascontiguousarray(quants).view(np.uint32)
     if bits == 4:
-        return np.ascontiguousarray(quants[:, 0::2] | quants[:, 1::2] << 4).view(np.uint32)
+        return np.ascontiguousarray(quants[:, 0::2] | quants[:, 1::2] << np.uint8(4)).view(np.uint32)
     # eight quants fill `bits` bytes: gather them in 64 bits and keep the low bytes
     eights = quants.reshape(rows, -1, 8).astype(np.uint64)
     stream = np.zeros(eights.shape[:2], "<u8")
@@ -109,7 +109,7 @@ def _nibbles(packed: Bytes) -> Bytes:
 
 def _fifth_bits(words: Bytes) -> Bytes:
     """(n, 4) bytes -> (n, 32): each bit, moved to where it counts 16."""
-    return np.unpackbits(words, axis=1, bitorder="little") << 4
+    return np.unpackbits(words, axis=1, bitorder="little") << np.uint8(4)
 
 
 def _q4_0(blocks: Bytes) -> _Groups:
@@ -132,7 +132,7 @@ def _q5_1(blocks: Bytes) -> _Groups:
 
 def _q8_0(blocks: Bytes) -> _Groups:
     d = _half(blocks, 0)
-    return blocks[:, 2:] ^ 0x80, d, -128 * d  # flipping the sign bit adds 128
+    return blocks[:, 2:] ^ np.uint8(0x80), d, -128 * d  # flipping the sign bit adds 128
 
 
 def _k_scales(blocks: Bytes) -> tuple[Floats, Floats]:

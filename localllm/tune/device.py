@@ -1,0 +1,108 @@
+"""Where MLX computes, and how to make it fast there: Metal, CUDA, or a CPU with a proper BLAS.
+
+The mlx-cpu wheel links the reference BLAS, some 60 times slower than OpenBLAS. Its BLAS symbols are ordinary undefined
+ones, so a library that is loaded with RTLD_GLOBAL *before* `import mlx.core` takes their place: `prepare` does that.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import hashlib
+import importlib.util
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["metal", "cuda", "cpu"]
+Residence = Literal["quantized", "float32"]
+_SHIM = Path(__file__).with_name("blas_shim.c")
+
+
+@dataclass(frozen=True)
+class Device:
+    """What MLX runs on in this process."""
+
+    kind: Kind
+    blas: str
+    """The library behind matrix products: "scipy-openblas32", "libopenblas", "built in"."""
+    warning: str = ""
+    """Why it is slower than it could be; empty when it is not."""
+
+
+def prepare(cache: Path) -> Device:
+    """Load the fast BLAS where one is needed, then MLX. `cache` is where the compiled shim is kept.
+
+    Must run before anything imports mlx.core in this process.
+    """
+    blas, warning = "built in", ""
+    if sys.platform == "linux":
+        blas, warning = _load_fast_blas(cache)
+    import mlx.core as mx
+
+    if mx.metal.is_available():
+        return Device("metal", "built in")
+    if hasattr(mx, "cuda") and mx.cuda.is_available():
+        return Device("cuda", "built in")
+    mx.set_default_device(mx.cpu)  # type: ignore[arg-type]
+    return Device("cpu", blas, warning)
+
+
+def residence(kind: Kind) -> Residence:
+    """How the frozen weights are held: quantized with 16-bit scales where MLX has quantized kernels, else as float32.
+
+    On a CPU MLX's quantized products run at 2 GFLOP/s and OpenBLAS's float32 ones at 100 and more.
+    """
+    return "float32" if kind == "cpu" else "quantized"
+
+
+def _load_fast_blas(cache: Path) -> tuple[str, str]:
+    """Name of the library that was loaded, and a warning when it is the slow one."""
+    if "mlx.core" in sys.modules:
+        return "built in", "MLX was imported before the fast BLAS, so training will be slow."
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(os.cpu_count() or 1))
+    try:
+        library = _scipy_openblas()
+        shim = _compiled_shim(cache, library)
+        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(shim), ctypes.RTLD_GLOBAL)
+        return "scipy-openblas32", ""
+    except (OSError, ImportError, subprocess.SubprocessError) as error:
+        reason = str(error)
+    if (system := ctypes.util.find_library("openblas")) is not None:
+        try:
+            ctypes.CDLL(system, ctypes.RTLD_GLOBAL)
+            return "libopenblas", ""
+        except OSError as error:
+            reason = str(error)
+    return "built in", f"Training will be slow: no fast BLAS could be loaded ({reason}). A C compiler (cc) is needed once."
+
+
+def _scipy_openblas() -> Path:
+    """The shared library inside the scipy-openblas32 package."""
+    spec = importlib.util.find_spec("scipy_openblas32")
+    if spec is None or spec.origin is None:
+        raise ImportError("the package scipy-openblas32 is not installed")
+    return Path(spec.origin).parent / "lib" / "libscipy_openblas.so"
+
+
+def _compiled_shim(cache: Path, library: Path) -> Path:
+    """The shim as a shared library, compiled once for each version of its source and of OpenBLAS."""
+    stat = library.stat()
+    identity = f"{platform.machine()} {stat.st_size} {stat.st_mtime_ns}".encode()
+    digest = hashlib.sha256(_SHIM.read_bytes() + identity).hexdigest()[:16]
+    target = cache / f"blas-shim-{digest}.so"
+    if not target.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        command = [os.environ.get("CC", "cc"), "-O2", "-shared", "-fPIC", "-o", str(part), str(_SHIM), str(library)]
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=60)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+    return target
