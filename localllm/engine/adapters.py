@@ -1,7 +1,7 @@
 """LoRA adapters on a loaded model: checked in Python, loaded once, attached and detached without touching the model.
 
-llama.cpp aborts the whole process on some adapters (one on the token embedding of a model that ties it to the output, for
-instance), so an adapter's header is compared with the base's before native code opens it.
+llama.cpp aborts the whole process on some adapters (one on the token embedding of a model that ties it to the output,
+for instance), so an adapter's header is compared with the base's before native code opens it.
 """
 
 from __future__ import annotations
@@ -60,9 +60,7 @@ class AdapterSet:
         pointers = (self._llama.llama_adapter_lora_p_ctypes * len(wanted))(*(pointer for pointer, _ in wanted))
         scales = (ctypes.c_float * len(wanted))(*(scale for _, scale in wanted))
         if self._llama.llama_set_adapters_lora(context, pointers, len(wanted), scales):
-            raise AdapterError(
-                "llama.cpp could not attach the adapter.", "See `localllm show` for what it was made for."
-            )
+            raise AdapterError("llama.cpp could not attach the adapter.", "See what `localllm show` says of it.")
         self._active = wanted
         return True
 
@@ -74,8 +72,7 @@ class AdapterSet:
             forget_complaints()
             pointer = self._llama.llama_adapter_lora_init(self._model, str(path).encode())
             if not pointer:
-                raise AdapterError(
-                    f"llama.cpp could not load the adapter {path} ({last_complaint()}).", "Convert it again."
-                )
+                message = f"llama.cpp could not load the adapter {path} ({last_complaint()})."
+                raise AdapterError(message, "Convert it again.")
             self._loaded[key] = pointer
         return self._loaded[key]

@@ -1,19 +1,18 @@
 """One GGUF model in llama.cpp: loaded, given one sequence of tokens at a time, its answers streamed.
 
-The keys and values of the last request stay in the context; a request that begins with the same tokens, as the next turn of
-a chat does, decodes only what is new.
+The keys and values of the last request stay in the context; a request that begins with the same tokens, as the next
+turn of a chat does, decodes only what is new.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ from localllm.engine.loading import open_context, open_model
 from localllm.engine.native import library
 from localllm.engine.output import OutputText
 from localllm.engine.sampling import Sampler
-from localllm.engine.template import ChatTemplate, named_template
+from localllm.engine.template import NAMED, ChatTemplate, named_template
 from localllm.engine.vocab import Vocab
 from localllm.errors import ContextOverflowError, EngineError, TemplateError, UsageError
 from localllm.types import FinishReason, Message, Usage
@@ -133,7 +132,7 @@ class LlamaEngine:
         if self._template_source is None:
             raise TemplateError(
                 f"{self._file.path.name} holds no chat template, so it can only continue text.",
-                "Use `localllm ask` for that, or choose a template with --template NAME (chatml, llama3, gemma, plain).",
+                f"Use `localllm ask` for that, or choose a template with --template NAME ({', '.join(NAMED)}).",
             )
         if self._template is None:
             bos, eos = self.vocab.text_of(self.vocab.bos), self.vocab.text_of(self.vocab.eos)

@@ -34,7 +34,7 @@ def open_model(file: GGUFFile, *, vocab_only: bool = False) -> Any:
 def open_context(
     model: Any, file: GGUFFile, n_ctx: int | None, n_threads: int, n_batch: int, *, exact: bool = False
 ) -> Any:
-    """A context for one sequence. Raises UsageError for a size beyond the model's training, EngineError for no memory."""
+    """A context for one sequence. Raises UsageError for a size beyond the model's own, EngineError for no room."""
     lib = library()
     n_ctx_train = lib.llama_model_n_ctx_train(model)
     if n_ctx is not None and not 0 < n_ctx <= n_ctx_train:
