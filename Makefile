@@ -1,0 +1,46 @@
+# Every target sets the environment up first; that takes a moment when nothing has changed.
+#   make chat ARGS="--model NAME"      PYTHON=python3.12 make test      CMAKE_ARGS=-DGGML_CUDA=ON make chat
+.DEFAULT_GOAL := help
+.PHONY: help setup chat test test-fast test-slow check format bench lock clean distclean
+
+help: ## what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: ## create or update .venv from the locks
+	@sh scripts/setup.sh
+
+chat: setup ## chat with the built-in model
+	@.venv/bin/localllm chat $(ARGS)
+
+test: setup ## the whole test suite
+	.venv/bin/pytest $(ARGS)
+
+test-fast: setup ## the tests that take less than about 20 seconds each
+	.venv/bin/pytest -m "not slow" $(ARGS)
+
+test-slow: setup ## only the long ones
+	.venv/bin/pytest -m slow $(ARGS)
+
+check: setup ## style, types and layers
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: setup ## let ruff mend what it can
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+bench: setup ## measure: cold start, then every scripts/bench*.py
+	.venv/bin/python scripts/cold_start.py
+	@set -e; for script in $(wildcard scripts/bench*.py); do echo ".venv/bin/python $$script"; .venv/bin/python "$$script"; done
+
+lock: ## resolve the dependencies again (ARGS=--upgrade for the newest); needs uv
+	sh scripts/lock.sh $(ARGS)
+
+clean: ## remove what tools and builds leave behind
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache snapshot_report.html
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean ## and the environment too
+	rm -rf .venv
