@@ -34,7 +34,7 @@ def _visible() -> dict[int, str]:
     table = {code: chr(0x2400 + code) for code in range(0x20)}  # the control pictures: ␀ ␁ … ␛ …
     table |= {code: f"⟨{code:02X}⟩" for code in range(0x80, 0xA0)}
     table |= {code: f"⟨U+{code:04X}⟩" for code in _INVISIBLE}
-    table |= {code: "\ufffd" for code in range(0xD800, 0xE000)}  # lone surrogates cannot be encoded
+    table |= dict.fromkeys(range(55296, 57344), "�")  # lone surrogates cannot be encoded
     table |= {0x7F: "␡", 0x0D: ""}
     del table[0x09], table[0x0A]
     return table

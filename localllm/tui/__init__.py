@@ -1,0 +1,1 @@
+"""The terminal app. Importing this loads nothing; `localllm.tui.app` loads Textual."""

@@ -1,0 +1,49 @@
+"""The line under the conversation: what is going on, how fast, and how full the context is."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.reactive import reactive
+from textual.widgets import Static
+
+_METER_CELLS = 10
+
+
+class StatusBar(Horizontal):
+    """Activity and speed on the left, context fill on the right."""
+
+    activity: reactive[str] = reactive("")
+    tokens_per_second: reactive[float] = reactive(0.0)
+    context: reactive[tuple[int, int]] = reactive((0, 0))
+    """Tokens used, and tokens that the context holds."""
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="activity", markup=False)
+        yield Static(id="context", markup=False)
+
+    def watch_activity(self) -> None:
+        self._show_activity()
+
+    def watch_tokens_per_second(self) -> None:
+        self._show_activity()
+
+    def _show_activity(self) -> None:
+        speed = f" · {self.tokens_per_second:.1f} tokens/s" if self.tokens_per_second else ""
+        self.query_one("#activity", Static).update(Content(self.activity + speed))
+
+    def watch_context(self, context: tuple[int, int]) -> None:
+        label = self.query_one("#context", Static)
+        label.update(Content(context_meter(*context)))
+        label.set_class(context[1] > 0 and context[0] >= 0.8 * context[1], "-nearly-full")
+
+
+def context_meter(used: int, total: int) -> str:
+    """`context ███░░░░░░░ 300/1000 30%`; from 80% on it says so in words too."""
+    if total <= 0:
+        return ""
+    share = min(used / total, 1.0)
+    filled = round(share * _METER_CELLS)
+    warning = "full " if share >= 1 else "nearly full " if share >= 0.8 else ""
+    return f"{warning}context {'█' * filled}{'░' * (_METER_CELLS - filled)} {used}/{total} {share:.0%}"

@@ -1,0 +1,53 @@
+"""What an empty conversation shows: which model this is, and three things to try."""
+
+from __future__ import annotations
+
+from textual.content import Content
+from textual.widgets import Static
+
+from localllm.tui.events import ChatState
+
+
+class Welcome(Static):
+    """The loading line, then the welcome."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(Content(f"Opening {model or 'the model'} …"), markup=False)
+
+    def show(self, state: ChatState) -> None:
+        """Introduce the model."""
+        self.update(welcome(state))
+
+
+def welcome(state: ChatState) -> Content:
+    """The welcome text for a model."""
+    facts = f"{_count(state.parameters)} parameters · {state.n_ctx} tokens of context · runs on this machine only"
+    lines: list[Content | str | tuple[str, str]] = [(state.model, "bold"), "\n"]
+    if state.description:
+        lines += [state.description, "\n"]
+    lines += [(facts, "dim"), "\n\n", ("Things to try", "bold")]
+    for number, (what, how) in enumerate(_suggestions(state), 1):
+        lines += [f"\n {number}  {what}  ", (how, "dim")]
+    return Content.assemble(*lines)
+
+
+def _suggestions(state: ChatState) -> list[tuple[str, str]]:
+    """Three things to try: what to type, and a word about it."""
+    adapter = (
+        (f"/adapter {state.adapters[0]}", "switch an adapter on, in the middle of a conversation")
+        if state.adapters
+        else ("localllm finetune DATA --name NAME", "in a shell: teach it, then /adapter NAME here")
+    )
+    return [
+        ("Who are you?", "type a question and press Enter"),
+        ("Paste a text, then ask about it", "Ctrl+J makes a new line"),
+        adapter,
+    ]
+
+
+def _count(n: int) -> str:
+    """A number of parameters as people say it."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if n >= size:
+            return f"{n / size:.3g}{unit}"
+    return str(n)
