@@ -79,7 +79,10 @@ def _load_fast_blas(cache: Path) -> tuple[str, str]:
             return "libopenblas", ""
         except OSError as error:
             reason = str(error)
-    return "built in", f"Training will be slow: no fast BLAS could be loaded ({reason}). A C compiler (cc) is needed once."
+    return (
+        "built in",
+        f"Training will be slow: no fast BLAS could be loaded ({reason}). It needs a C compiler (cc) once.",
+    )
 
 
 def _scipy_openblas() -> Path:

@@ -1,0 +1,104 @@
+"""What the training child says: one JSON object a line, {"event": name, ...fields}."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The model is loaded."""
+
+    event: ClassVar[str] = "ready"
+    device: str
+    blas: str
+    residence: str
+    """"float32" or "quantized": how the frozen weights are held."""
+    trainable: int
+    """Numbers that are trained."""
+    steps: int
+    load_seconds: float
+    version: str
+    """Of MLX."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the optimizer."""
+
+    event: ClassVar[str] = "step"
+    step: int
+    steps: int
+    epoch: int
+    """From 1."""
+    loss: float
+    """Mean cross-entropy of the batch, in nats a token."""
+    learning_rate: float
+    tokens: int
+    """Tokens trained on so far, without padding."""
+    tokens_per_second: float
+    eta: float
+    """Seconds left."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Validation loss after an epoch; epoch 0 is before training."""
+
+    event: ClassVar[str] = "evaluated"
+    epoch: int
+    step: int
+    loss: float
+    best: bool
+    """Whether it is the lowest so far."""
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something to know that does not stop the run."""
+
+    event: ClassVar[str] = "warned"
+    message: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The run is over and the best adapter is written."""
+
+    event: ClassVar[str] = "trained"
+    steps: int
+    best_epoch: int
+    best_loss: float
+    first_loss: float
+    """Validation loss of the base."""
+    diverged: bool
+    """It stopped because the loss was no longer a number."""
+    tokens: int
+    seconds: float
+    peak_rss_mb: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The run cannot go on."""
+
+    event: ClassVar[str] = "failed"
+    message: str
+    hint: str
+
+
+TuneEvent = Ready | Step | Evaluated | Warned | Trained | Failed
+_BY_NAME: dict[str, type[TuneEvent]] = {c.event: c for c in (Ready, Step, Evaluated, Warned, Trained, Failed)}
+
+
+def encode(event: TuneEvent) -> str:
+    """One line of JSON, without the line end."""
+    return json.dumps({"event": event.event, **asdict(event)})
+
+
+def decode(line: str) -> TuneEvent:
+    """The event of a line. Raises ValueError, KeyError or TypeError for anything else."""
+    fields = json.loads(line)
+    return _BY_NAME[fields.pop("event")](**fields)

@@ -1,0 +1,54 @@
+"""Cross-entropy at supervised positions only.
+
+The output matrix is the widest of a small model, and most positions of a chat are not supervised: hidden states are
+gathered first, and turned into logits a chunk at a time, so that [batch, length, vocabulary] is never held.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from localllm.data.batches import Batch
+
+CHUNK_LOGITS = 1 << 24
+"""Logits held at once: 64 MiB of float32."""
+
+
+def hidden_states(model: Any, tokens: mx.array) -> mx.array:
+    """(batch, length) token ids -> (batch, length, width), before the output matrix."""
+    states: mx.array = model.model(tokens)
+    return states
+
+
+def to_logits(model: Any, states: mx.array) -> mx.array:
+    """(n, width) -> (n, vocabulary), float32."""
+    if model.args.tie_word_embeddings:
+        return model.model.embed_tokens.as_linear(states).astype(mx.float32)
+    return model.lm_head(states).astype(mx.float32)
+
+
+def batch_loss(model: Any, batch: Batch) -> mx.array:
+    """Mean cross-entropy, in nats, over the supervised positions of a batch."""
+    states = hidden_states(model, mx.array(batch.tokens[:, :-1]))
+    states = states.reshape(-1, states.shape[-1])[mx.array(batch.positions)]
+    targets = mx.array(batch.targets)
+    return summed(model, states, targets) / targets.size
+
+
+def summed(model: Any, states: mx.array, targets: mx.array) -> mx.array:
+    """Cross-entropy summed over (n, width) states with (n,) targets, in chunks whose logits are computed twice."""
+    rows = max(1, CHUNK_LOGITS // model.args.vocab_size)
+
+    def chunk(x: mx.array, y: mx.array) -> mx.array:
+        return nn.losses.cross_entropy(to_logits(model, x), y, reduction="sum")
+
+    if targets.size <= rows:
+        return chunk(states, targets)
+    recomputed = mx.checkpoint(chunk)
+    total = mx.array(0.0)
+    for start in range(0, targets.size, rows):
+        total = total + recomputed(states[start : start + rows], targets[start : start + rows])
+    return total
