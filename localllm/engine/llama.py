@@ -23,9 +23,9 @@ from localllm.engine.loading import open_context, open_model
 from localllm.engine.native import library
 from localllm.engine.output import OutputText
 from localllm.engine.sampling import Sampler
-from localllm.engine.template import NAMED, ChatTemplate, named_template
+from localllm.engine.template import ChatTemplate, named_template, no_template
 from localllm.engine.vocab import Vocab
-from localllm.errors import ContextOverflowError, EngineError, TemplateError, UsageError
+from localllm.errors import ContextOverflowError, EngineError, UsageError
 from localllm.types import FinishReason, Message, Usage
 from localllm.weights.gguf import GGUFFile, read_header
 
@@ -130,10 +130,7 @@ class LlamaEngine:
 
     def encode_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
         if self._template_source is None:
-            raise TemplateError(
-                f"{self._file.path.name} holds no chat template, so it can only continue text.",
-                f"Use `localllm ask` for that, or choose a template with --template NAME ({', '.join(NAMED)}).",
-            )
+            raise no_template(self._file.path)
         if self._template is None:
             bos, eos = self.vocab.text_of(self.vocab.bos), self.vocab.text_of(self.vocab.eos)
             self._template = ChatTemplate(self._template_source, bos, eos)

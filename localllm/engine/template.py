@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from localllm.errors import TemplateError, UsageError
 from localllm.types import Message
@@ -38,6 +39,14 @@ def named_template(name: str) -> str:
     if name not in NAMED:
         raise UsageError(f"There is no template named {name!r}.", f"There are: {', '.join(NAMED)}.")
     return NAMED[name]
+
+
+def no_template(path: Path) -> TemplateError:
+    """The error for a chat with a file that can only continue text."""
+    return TemplateError(
+        f"{path.name} holds no chat template, so it can only continue text.",
+        f"Use `localllm ask` for that, or choose a template with --template NAME ({', '.join(NAMED)}).",
+    )
 
 
 class ChatTemplate:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from localllm.engine.base import Engine, Event
 from localllm.engine.session import Session
+from localllm.engine.template import no_template
 from localllm.store.registry import Registry
-from localllm.types import AdapterRef, ModelRef
+from localllm.tasks.opening import open_model
+from localllm.types import AdapterRef, ModelRef, Sampling
 
 
 @dataclass
@@ -38,3 +40,24 @@ class Chat:
 
     def close(self) -> None:
         self.engine.close()
+
+
+def open_chat(
+    registry: Registry,
+    model: str,
+    adapter: str | None = None,
+    *,
+    sampling: Sampling | None = None,
+    system: str | None = None,
+    n_ctx: int | None = None,
+    n_threads: int | None = None,
+    template: str | None = None,
+) -> Chat:
+    """Load a model and begin a conversation. Raises what `open_model` raises, and TemplateError for a file that can
+    only continue text."""
+    opened = open_model(registry, model, adapter, n_ctx=n_ctx, n_threads=n_threads, template=template)
+    if not opened.engine.info.has_template:
+        opened.engine.close()
+        raise no_template(opened.model.path)
+    session = Session(opened.engine, sampling, system)
+    return Chat(opened.engine, session, opened.model, registry, opened.adapter)

@@ -1,0 +1,7 @@
+"""`python -m localllm`."""
+
+import sys
+
+from localllm.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,49 @@
+"""`localllm chat`: the terminal app."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+
+from localllm.cli import options
+from localllm.errors import UsageError
+
+CHAT_DEFAULTS = {"temperature": 0.7, "top_p": 0.95, "min_p": 0.05}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="MODEL", help="name or path of the model (same as --model)")
+    options.add_model(parser)
+    parser.add_argument("-s", "--system", metavar="TEXT", help="a system prompt")
+    parser.add_argument("--template", metavar="NAME", help="chat template for a file without one")
+    options.add_sampling(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("Chat needs a terminal.", 'For one answer use `localllm ask "..."`.')
+    if args.name and args.model and args.name != args.model:
+        raise UsageError(f"Two models were named: {args.name} and {args.model}.", "Name one.")
+    args.model = args.model or args.name
+    setup = options.setup(args)
+    # Wrong names are said here, in the terminal, rather than in an app that opens only to complain.
+    model = setup.registry.model(setup.model)
+    if setup.adapter:
+        setup.registry.adapter(setup.adapter)
+    sampling = options.sampling(args, **{**CHAT_DEFAULTS, **model.sampling})
+    from localllm.tasks.chat import open_chat
+    from localllm.tui.app import run_chat
+
+    opening = partial(
+        open_chat,
+        setup.registry,
+        setup.model,
+        setup.adapter,
+        sampling=sampling,
+        system=args.system,
+        n_ctx=setup.n_ctx,
+        n_threads=setup.n_threads,
+        template=args.template,
+    )
+    return run_chat(opening)

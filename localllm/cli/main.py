@@ -1,0 +1,102 @@
+"""Entry point: parse, run the command, turn every failure into one sentence and an exit code.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 some items of a batch failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from localllm.errors import LocalLLMError
+
+COMMANDS = {
+    "chat": "chat in the terminal (what plain `localllm` does)",
+    "ask": "one answer on standard output",
+    "finetune": "teach a model from a small file",
+    "verify": "prove that an adapter does in llama.cpp what it did in MLX",
+    "summarize": "summarize whole documents, in batch",
+    "list": "models and adapters on this machine",
+    "show": "everything about one model or adapter",
+    "doctor": "what this machine has and what it lacks",
+}
+EPILOG = """examples:
+  localllm                                         chat with the built-in model
+  localllm ask "Who are you?"                      one answer
+  localllm finetune tickets.jsonl --name tickets   teach it; then: localllm ask --adapter tickets "..."
+  localllm summarize notes/ --out summaries.jsonl  every .txt and .md file below notes/
+
+`localllm COMMAND --help` has each command's options."""
+
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser for one command, with the others known by name and one line; None declares all of them."""
+    parser = argparse.ArgumentParser(
+        prog="localllm",
+        description="Chat with a 4-bit model on this machine, teach it from a small file, summarize documents.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, line in COMMANDS.items():
+        sub = commands.add_parser(
+            name,
+            help=line,
+            description=f"{line[0].upper()}{line[1:]}.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        if command in (name, None):
+            import_module(f"localllm.cli.commands.{name}").add(sub)
+            sub.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
+        arguments.insert(0, "chat")
+    parser = build_parser(arguments[0] if arguments[0] in COMMANDS else "")
+    args = parser.parse_args(arguments)
+    if args.version:
+        import localllm
+
+        print(f"localllm {localllm.__version__}")
+        return 0
+    return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        code: int = import_module(f"localllm.cli.commands.{args.command}").run(args)
+        sys.stdout.flush()
+        return code
+    except LocalLLMError as e:
+        if args.debug:
+            raise
+        return _fail(str(e), e.exit_code)
+    except KeyboardInterrupt:
+        return _fail("Interrupted.", 130)
+    except BrokenPipeError:
+        # The reader (`| head`) has had enough; keep Python from complaining about it on exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except MemoryError:
+        return _fail("There is not enough memory. Choose a smaller model or --ctx.", 1)
+    except OSError as e:
+        if args.debug:
+            raise
+        return _fail(f"{e.filename or 'The system'}: {e.strerror or e}. Check the path, permissions and free space.", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    from localllm.sanitize import sanitize_line
+
+    print(f"localllm: {sanitize_line(message)}", file=sys.stderr)
+    return code
