@@ -6,13 +6,18 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from localllm.engine.base import Event, Request, TextDelta
+from textual.app import App
+from textual.pilot import Pilot
+
+from localllm.engine.base import Event, TextDelta
 from localllm.engine.fake import FakeEngine
 from localllm.engine.session import Session
 from localllm.errors import AdapterNotFoundError, EngineError, LocalLLMError
+from localllm.tui.app import LocalLLMApp
+from localllm.tui.screens.chat import ChatScreen
+from localllm.tui.widgets.prompt import Prompt
 from localllm.types import AdapterRef, ModelRef, Sampling
 
 
@@ -112,4 +117,44 @@ def broken(message: str = "The device was lost.") -> EngineError:
     return EngineError(message, "Send the message again.")
 
 
-__all__ = ["SimpleNamespace", "StreamEngine", "StubChat", "Ticks", "broken", "opener", "scripted"]
+async def until(pilot: Pilot[Any], condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Let the app run until something is so; fail when it does not become so."""
+    for _ in range(int(seconds / 0.01)):
+        if condition():
+            await pilot.pause()
+            return
+        await pilot.pause(0.01)
+    raise AssertionError("it did not happen in time")
+
+
+def chat_screen(app: LocalLLMApp) -> ChatScreen:
+    screen = app.screen_stack[0]
+    assert isinstance(screen, ChatScreen)
+    return screen
+
+
+async def ready(pilot: Pilot[Any]) -> ChatScreen:
+    """Wait until the model is open and nothing is under way."""
+    screen = chat_screen(pilot.app)  # type: ignore[arg-type]
+    await until(pilot, lambda: screen.state is not None and not screen.busy)
+    return screen
+
+
+async def say(pilot: Pilot[Any], text: str) -> ChatScreen:
+    """Type a text, send it, and wait until the app is ready again."""
+    await type_in(pilot, text)
+    return await ready(pilot)
+
+
+async def type_in(pilot: Pilot[Any], text: str) -> None:
+    """Put a text into the input, and press Enter."""
+    chat_screen(pilot.app).query_one(Prompt).insert(text)  # type: ignore[arg-type]
+    await pilot.press("enter")
+    await pilot.pause()
+
+
+def shown(app: App[Any]) -> str:
+    """The characters on the screen, as they would go to the terminal: after all line filters."""
+    height = app.size.height
+    lines = app.screen._compositor.render_strips()
+    return "\n".join("".join(segment.text for segment in line) for line in lines[:height])
