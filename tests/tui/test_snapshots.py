@@ -46,12 +46,12 @@ async def settle(pilot: Pilot[Any]) -> None:
     await ready(pilot)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=["80x24", "120x36"])
 def test_welcome(snap_compare: Any, size: tuple[int, int]):
     assert snap_compare(make(scripted(), "tickets"), terminal_size=size, run_before=settle)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=["80x24", "120x36"])
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_conversation(snap_compare: Any, size: tuple[int, int], theme: str):
     async def run(pilot: Pilot[Any]) -> None:
@@ -60,17 +60,19 @@ def test_conversation(snap_compare: Any, size: tuple[int, int], theme: str):
         await say(pilot, "What is an adapter?\nShow me.")
         if theme == "light":
             await pilot.press("f2")
+            await pilot.pause(0.3)  # the highlighting of code follows the theme a moment later
 
     assert snap_compare(make(scripted(REPLY), "tickets"), terminal_size=size, run_before=run)
 
 
 def test_streaming(snap_compare: Any):
     gate = threading.Event()
-    app = make(StreamEngine(pieces=("It is being ", "written **now", gate)))
+    engine = StreamEngine(pieces=("It is being ", "written **now", gate))
+    app = make(engine)
 
     async def run(pilot: Pilot[Any]) -> None:
         await settle(pilot)
-        app.host._clock = iter(range(100)).__next__
+        app.host._clock = lambda: engine._sent * 0.05
         await type_in(pilot, "Go on")
         await until(pilot, lambda: "now" in shown(app))
 

@@ -149,6 +149,11 @@ class ChatScreen(Screen[None]):
         else:
             self.query_one(Banner).dismiss()
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Esc is dimmed in the footer while it has nothing to do."""
+        idle = not self.replying and not any(banner.display for banner in self.query(Banner))
+        return None if action == "escape" and idle else True
+
     @on(Prompt.Interrupted)
     async def interrupt(self) -> None:
         """Ctrl+C: copy what is selected, else stop the reply, else empty the input, else say how to quit."""
@@ -202,7 +207,6 @@ class ChatScreen(Screen[None]):
             status.activity = f"reading {share:.0%} …"
         status.context = (event.prompt_done + event.tokens, self.state.n_ctx)
         await self._turn[1].write(event.text)
-        self.query_one(Transcript).follow()
 
     @on(ReplyFinished)
     async def reply_finished(self, event: ReplyFinished) -> None:
@@ -210,7 +214,6 @@ class ChatScreen(Screen[None]):
         self._done(event.state, "ready", event.usage.tokens_per_second)
         if turn is not None:
             await turn[1].finish(_ending(event.reason, event.usage, event.state.n_ctx))
-            self.call_after_refresh(self.query_one(Transcript).follow)
 
     @on(ReplyFailed)
     async def reply_failed(self, event: ReplyFailed) -> None:
@@ -245,6 +248,7 @@ class ChatScreen(Screen[None]):
         """Have the host do something in a worker thread."""
         self.busy = True
         self.query_one(Banner).dismiss()
+        self.refresh_bindings()
         status = self.query_one(StatusBar)
         status.activity, status.tokens_per_second = activity, 0.0
         self.run_worker(work, thread=True, group="host")
@@ -253,6 +257,7 @@ class ChatScreen(Screen[None]):
         """The host is free again; show the state as it now is."""
         self.busy = False
         self.state = state
+        self.refresh_bindings()
         status = self.query_one(StatusBar)
         status.activity, status.tokens_per_second = activity, tokens_per_second
         if state is not None:

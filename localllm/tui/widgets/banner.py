@@ -30,6 +30,7 @@ class Banner(Static):
     def dismiss(self) -> None:
         """Hide it."""
         self.display = False
+        self.screen.refresh_bindings()
 
     def on_click(self, event: events.Click) -> None:
         event.stop()
@@ -42,3 +43,4 @@ class Banner(Static):
         self.set_class(kind == "error", "-error")
         self.update(Content.assemble(lines, ("  Esc dismisses", "dim")))
         self.display = True
+        self.screen.refresh_bindings()

@@ -20,8 +20,8 @@ class Transcript(VerticalScroll, can_focus=False):
     def compose(self) -> ComposeResult:
         yield Welcome(self._model)
 
-    def on_resize(self) -> None:
-        self.follow()
+    def watch_show_vertical_scrollbar(self) -> None:
+        self.call_after_refresh(self.follow)
 
     def follow(self) -> None:
         """Stay at the newest line, unless the person scrolled away.

@@ -34,7 +34,7 @@ def welcome(state: ChatState) -> Content:
 def _suggestions(state: ChatState) -> list[tuple[str, str]]:
     """Three things to try: what to type, and a word about it."""
     adapter = (
-        (f"/adapter {state.adapters[0]}", "switch an adapter on, in the middle of a conversation")
+        (f"/adapter {state.adapters[0]}", "switch it on at any time, Ctrl+T toggles it")
         if state.adapters
         else ("localllm finetune DATA --name NAME", "in a shell: teach it, then /adapter NAME here")
     )
