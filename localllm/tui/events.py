@@ -23,8 +23,6 @@ class ChatState:
     adapters: tuple[str, ...] = ()
     """Names of the adapters on this machine."""
     system: str | None = None
-    template: bool = True
-    """Whether the model can chat."""
 
 
 @dataclass

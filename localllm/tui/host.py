@@ -125,7 +125,6 @@ class ChatHost:
             adapter=sanitize_line(chat.adapter.name) if chat.adapter else None,
             adapters=_or((), lambda: tuple(sanitize_line(adapter.name) for adapter in chat.registry.adapters())),
             system=chat.session.system,
-            template=info.has_template,
         )
 
     def _stream(self, text: str) -> Finished:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +88,7 @@ class StreamEngine(FakeEngine):
                 self._pending = None
                 raise piece
             self._sent += 1
+            time.sleep(self.delay)
             return [TextDelta(request_id, piece, (self._sent,))]
         return [self._finish(request, request_id, "stop")]
 

@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.screen import Screen
 from textual.widgets import Footer
 
-from localllm.errors import EngineError, LocalLLMError, UsageError
+from localllm.errors import UsageError
 from localllm.tui.commands import parse
 from localllm.tui.events import (
     ActionFailed,
@@ -179,8 +179,6 @@ class ChatScreen(Screen[None]):
     def opened(self, event: Opened) -> None:
         self._done(event.state, "ready")
         self.query_one(Transcript).welcome(event.state)
-        if not event.state.template:
-            self.query_one(Banner).show_error(_no_template())
 
     @on(Changed)
     async def changed(self, event: Changed) -> None:
@@ -275,11 +273,6 @@ class ChatScreen(Screen[None]):
             self._hint(f"Adapters on this machine: {names}.", "/adapter NAME switches to one, /adapter off to none.")
         else:
             self._hint("There is no adapter yet.", "Make one in a shell: localllm finetune DATA --name NAME.")
-
-
-def _no_template() -> LocalLLMError:
-    hint = "Start again with --template NAME, or use `localllm ask`."
-    return EngineError("This model's file has no chat template.", hint)
 
 
 def _ending(reason: str, usage: Usage, n_ctx: int) -> str:

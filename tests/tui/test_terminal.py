@@ -1,0 +1,75 @@
+"""The program in a real pseudo-terminal: what it draws, what bytes it sends, how it leaves."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from localllm.paths import builtin_models
+from tests.tui.terminal import ROOT, Terminal
+
+OSC_52 = "\x1b]52;c;SGVsbG8=\x07"
+
+
+def scripted_program(*pieces: str, **settings: int) -> Terminal:
+    script = str(ROOT / "tests" / "tui" / "scripted_program.py")
+    return Terminal([sys.executable, script, json.dumps(pieces)], **settings)  # type: ignore[arg-type]
+
+
+def test_a_reply_cannot_write_the_clipboard_whatever_its_split():
+    pieces = [OSC_52[:5], OSC_52[5:], "\n\n", *OSC_52, "\n\n\x9d52;c;SGVsbG8=\x9c\x1b[2J\x1b]0;owned\x07\n\nfinished"]
+    terminal = scripted_program(*pieces)
+    terminal.wait_for("ready")
+    terminal.send("go\r")
+    terminal.wait_for("finished")
+    assert terminal.screen.count("␛]52;c;SGVsbG8=␇") == 2
+    terminal.send("\x11")
+    assert terminal.wait_for_exit() == 0
+    assert "]52;" not in re.sub(r"␛\]52;|⟨9D⟩52;", "", terminal.raw)
+    assert "\x1b]0;owned" not in terminal.raw
+    assert not re.search("[\x00-\x06\x7f\x80-\x9f]", terminal.raw)
+
+
+def test_typing_ahead_after_enter_loses_nothing():
+    terminal = scripted_program("an answer")
+    terminal.wait_for("ready")
+    terminal.send("first question\rand a draft")
+    terminal.wait_for("an answer")
+    terminal.wait_for("and a draft")
+    assert "first question" in terminal.screen
+    terminal.send("\x11")
+    assert terminal.wait_for_exit() == 0
+
+
+def test_quitting_in_the_middle_of_a_reply_restores_the_terminal():
+    terminal = scripted_program(*(f"word{i} " for i in range(5000)))
+    terminal.wait_for("ready")
+    terminal.send("go\r")
+    terminal.wait_for("word9 ")
+    terminal.send("/quit\r")
+    assert terminal.wait_for_exit(5.0) == 0
+    assert terminal.restored()
+
+
+@pytest.mark.skipif(not (builtin_models() / "guide.gguf").is_file(), reason="models/guide.gguf is not built yet")
+def test_the_real_program_on_the_built_in_model(tmp_path: Path):
+    terminal = Terminal([sys.executable, "-m", "localllm", "chat"], env={"LOCALLLM_HOME": str(tmp_path)})
+    terminal.wait_for("ready")
+    terminal.send("Who are you?\r")
+    terminal.wait_for(lambda screen: bool(re.search(r"\d+ tokens · [\d.]+ tokens/s", screen)))
+    reply = terminal.screen.split("Who are you?")[-1]
+    assert re.search(r"[A-Za-z]{3,}", reply)
+    terminal.send("/quit\r")
+    assert terminal.wait_for_exit() == 0
+    assert terminal.restored()
+
+
+def test_a_missing_model_is_one_sentence_and_no_app(tmp_path: Path):
+    terminal = Terminal([sys.executable, "-m", "localllm", "chat", "nix"], env={"LOCALLLM_HOME": str(tmp_path)})
+    assert terminal.wait_for_exit(20.0) == 1
+    assert "nix" in terminal.raw
+    assert "Traceback" not in terminal.raw
