@@ -110,7 +110,7 @@ class Encoder:
 def fitting(
     examples: Sequence[Example], max_length: int, too_long: TooLong, path: Path
 ) -> tuple[list[Example], list[int]]:
-    """(examples of at most `max_length` tokens, lines of the longer ones). Raises DataError unless they may be skipped."""
+    """(examples of at most `max_length` tokens, lines of the longer ones). Raises DataError unless those may go."""
     long = [e for e in examples if len(e.tokens) > max_length]
     kept = [e for e in examples if len(e.tokens) <= max_length]
     if long and too_long == "error":

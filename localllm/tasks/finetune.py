@@ -1,0 +1,240 @@
+"""Fine-tune: a dataset and a GGUF in, a verified GGUF adapter in the registry out.
+
+The person's mistakes are found first, cheapest first: the name, the model's architecture, the rows, their lengths. Then
+a child process trains, what it made is converted, verified and measured in a staging folder, and renamed into place.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from localllm.errors import AdapterError, TrainingError, VerificationError
+from localllm.evaluate.agreement import Agreement
+from localllm.store.registry import MANIFEST, Registry
+from localllm.tasks.answering import AnswerProgress, ExactMatch, exact_match_of
+from localllm.tasks.preparing import FinetuneRequest, Prepared, prepare
+from localllm.tasks.staging import Staging
+from localllm.tasks.verify import (
+    HELD_OUT,
+    VerifyProgress,
+    VerifyResult,
+    VerifyStarted,
+    verify_folder,
+    write_held_out,
+)
+from localllm.tune.config import TrainConfig
+from localllm.tune.events import Evaluated, Failed, Ready, Step, Trained, Warned, encode
+from localllm.tune.job import Job, write_job
+from localllm.tune.process import run_job
+from localllm.types import AdapterRef
+from localllm.weights.adapter import GGUF_NAME, read_folder
+from localllm.weights.lora import write_gguf
+
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Started:
+    """Everything was found to be in order."""
+
+    model: str
+    format: str
+    """"messages" or "text"."""
+    rows: int
+    held_out: int
+    tokens: int
+    """In the training rows."""
+    supervised: int
+    """Tokens of them that are learned."""
+    longest: int
+    config: TrainConfig
+    steps: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """The adapter is in the registry."""
+
+    adapter: AdapterRef
+    agreement: Agreement
+    base_loss: float
+    """Validation loss, nats a token, before."""
+    loss: float
+    """And of the adapter that was kept."""
+    best_epoch: int
+    tested: int
+    """Rows of --test."""
+    exact_before: float | None
+    """Share of them answered exactly by the base; None without --test."""
+    exact_after: float | None
+    tokens: int
+    tokens_per_second: float
+    peak_rss_mb: float
+    """Of the training process."""
+    seconds: float
+    """Of everything."""
+
+
+FinetuneEvent = (
+    Started | Ready | Step | Evaluated | Warned | Trained | VerifyProgress | VerifyResult | AnswerProgress | Done
+)
+
+
+def finetune(
+    registry: Registry, request: FinetuneRequest, cancel: threading.Event | None = None
+) -> Iterator[FinetuneEvent]:
+    """Train, convert, verify, test and publish. The last event is Done.
+
+    Raises DataError, ModelError, AdapterError and StorageError before anything is loaded; TrainingError;
+    VerificationError, the adapter then lying in <home>/adapters/NAME.failed; CancelledError, nothing then being kept.
+    """
+    start = time.perf_counter()
+    _check_name(registry, request)
+    prepared = prepare(registry, request)
+    yield from map(Warned, prepared.warnings)
+    yield _started(prepared)
+    with Staging(registry.home, request.name) as staging:
+        trained = yield from _train(registry, prepared, staging, cancel)
+        base_sha256 = registry.sha256(prepared.model.path)
+        facts = _facts(request, prepared, trained, base_sha256)
+        write_held_out(staging.folder / HELD_OUT, prepared.held_out)
+        _write_gguf(staging.folder, prepared, facts)
+        verified = yield from _verify(registry, request.name, staging, prepared, base_sha256, cancel)
+        matched = yield from exact_match_of(prepared, staging.folder / GGUF_NAME, cancel)
+        _write_gguf(staging.folder, prepared, facts | _prefixed("verify", verified.certificate))
+        _write_manifest(staging.folder, request.name, prepared, facts, verified, matched)
+        adapter = registry.publish_adapter(request.name, staging.folder)
+    yield _done(adapter, verified, trained, matched, time.perf_counter() - start)
+
+
+def _check_name(registry: Registry, request: FinetuneRequest) -> None:
+    if registry.adapter_dir(request.name).exists() and not request.overwrite:
+        raise AdapterError(
+            f"There is already an adapter named {request.name!r}.", "Choose another --name, or add --overwrite."
+        )
+
+
+def _started(prepared: Prepared) -> Started:
+    return Started(
+        model=prepared.model.name,
+        format=prepared.format,
+        rows=len(prepared.train),
+        held_out=len(prepared.held_out),
+        tokens=sum(len(e.tokens) for e in prepared.train),
+        supervised=sum(sum(e.mask) for e in prepared.train),
+        longest=max(len(e.tokens) for e in (*prepared.train, *prepared.held_out)),
+        config=prepared.config,
+        steps=prepared.config.steps(len(prepared.train)),
+    )
+
+
+def _train(
+    registry: Registry, prepared: Prepared, staging: Staging, cancel: threading.Event | None
+) -> Generator[FinetuneEvent, None, Trained]:
+    """Train in the child, pass on its events and keep them as metrics; returns the last."""
+    job = Job("train", prepared.model.path, staging.folder, registry.home.cache, prepared.config)
+    write_job(staging.work, job, train=prepared.train, held_out=prepared.held_out)
+    trained: Trained | None = None
+    with (staging.folder / METRICS).open("w", encoding="utf-8") as metrics:
+        for event in run_job(staging.work, cancel):
+            metrics.write(encode(event) + "\n")
+            if isinstance(event, Trained):
+                trained = event
+            if not isinstance(event, Failed):  # run_job raises for that one
+                yield event
+    if trained is None:
+        raise TrainingError("The training process ended early without a word.", "Run it again, or `localllm doctor`.")
+    return trained
+
+
+def _verify(
+    registry: Registry,
+    name: str,
+    staging: Staging,
+    prepared: Prepared,
+    base_sha256: str,
+    cancel: threading.Event | None,
+) -> Generator[FinetuneEvent, None, VerifyResult]:
+    """The verdict on the staged adapter. Raises VerificationError, the adapter then set aside."""
+    result: VerifyResult | None = None
+    for event in verify_folder(name, staging.folder, prepared.model, base_sha256, registry.home.cache, cancel):
+        if isinstance(event, VerifyResult):
+            result = event
+        if not isinstance(event, VerifyStarted):
+            yield event
+    assert result is not None
+    if not result.passed:
+        (staging.folder / "verify.json").write_text(json.dumps(result.certificate, indent=2) + "\n", "utf-8")
+        aside = staging.set_aside(registry.adapter_dir(name).with_name(f"{name}.failed"))
+        raise VerificationError(f"{result.problem} It was not registered.", f"What was made lies in {aside}.")
+    return result
+
+
+def _facts(request: FinetuneRequest, prepared: Prepared, trained: Trained, base_sha256: str) -> dict[str, Any]:
+    """What the GGUF adapter says of itself: its base, how it was trained, and its validation loss."""
+    config = prepared.config
+    training = {
+        "data": request.data.name, "format": prepared.format, "rows": len(prepared.train),
+        "held_out": len(prepared.held_out), "epochs": config.epochs, "steps": trained.steps,
+        "best_epoch": trained.best_epoch, "batch_size": config.batch_size, "learning_rate": config.learning_rate,
+        "rank": config.rank, "alpha": config.alpha, "dropout": config.dropout, "seed": config.seed,
+        "base_loss": trained.first_loss, "loss": trained.best_loss, "tokens": trained.tokens,
+        "seconds": trained.seconds,
+    }  # fmt: skip
+    base = {"name": prepared.model.name, "sha256": base_sha256}
+    return {"general.name": request.name, **_prefixed("base", base), **_prefixed("training", training)}
+
+
+def _prefixed(group: str, values: dict[str, Any]) -> dict[str, Any]:
+    return {f"localllm.{group}.{key}": value for key, value in values.items()}
+
+
+def _write_gguf(folder: Path, prepared: Prepared, metadata: dict[str, Any]) -> None:
+    """adapter.gguf from the safetensors beside it; the same tensors whatever the metadata."""
+    write_gguf(folder / GGUF_NAME, read_folder(folder), prepared.header, metadata)
+
+
+def _write_manifest(
+    folder: Path, name: str, prepared: Prepared, facts: dict[str, Any], verified: VerifyResult, matched: ExactMatch
+) -> None:
+    """adapter.json, the last file: that it exists means that all others are complete."""
+
+    def group(prefix: str) -> dict[str, Any]:
+        start = f"localllm.{prefix}."
+        return {key.removeprefix(start): value for key, value in facts.items() if key.startswith(start)}
+
+    manifest = {
+        "name": name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "base": {**group("base"), "path": str(prepared.model.path.resolve())},
+        "training": group("training"),
+        "verify": verified.certificate,
+        "test": asdict(matched) if matched.rows else None,
+    }
+    part = folder / f".{MANIFEST}.part"
+    part.write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+    part.replace(folder / MANIFEST)
+
+
+def _done(adapter: AdapterRef, verified: VerifyResult, trained: Trained, matched: ExactMatch, seconds: float) -> Done:
+    return Done(
+        adapter=adapter,
+        agreement=verified.agreement,
+        base_loss=trained.first_loss,
+        loss=trained.best_loss,
+        best_epoch=trained.best_epoch,
+        tested=matched.rows,
+        exact_before=matched.before,
+        exact_after=matched.after,
+        tokens=trained.tokens,
+        tokens_per_second=trained.tokens / max(trained.seconds, 1e-9),
+        peak_rss_mb=trained.peak_rss_mb,
+        seconds=seconds,
+    )
