@@ -1,0 +1,1 @@
+"""How the built-in model is made: tokenizer, starting weights, tasks, training, export and measurement."""
