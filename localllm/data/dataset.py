@@ -48,8 +48,8 @@ def split(rows: Sequence[Conversation], seed: int, share: float = 0.1) -> tuple[
 
 
 def format_of(row: Conversation) -> str:
-    """ "text" or "messages": what is said of a dataset."""
-    return "text" if row.text is not None else "messages"
+    """What is said of a dataset by its first row: "text" or "conversations"."""
+    return "conversations" if row.text is None else "text"
 
 
 def _read_text(path: Path) -> str:

@@ -34,9 +34,15 @@ def kl(p: LogProbs, q: LogProbs) -> float:
     """Mean KL(p ‖ q) over positions, from log-probabilities."""
     total = 0.0
     for a, b in zip(p, q, strict=True):  # a row at a time: float64 copies of whole tables would double the memory
-        x, y = a.astype(np.float64), b.astype(np.float64)
+        x, y = _normalized(a), _normalized(b)
         total += float(np.sum(np.exp(x) * (x - y)))
     return total / max(len(p), 1)
+
+
+def _normalized(row: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Probabilities that sum to 1 in float64 too: what float32 lost of the sum would outweigh a small divergence."""
+    exact = row.astype(np.float64)
+    return np.asarray(exact - np.log(np.exp(exact).sum()))
 
 
 def log_softmax(logits: LogProbs) -> LogProbs:

@@ -1,4 +1,4 @@
-"""Exact match before and after: the rows of --test answered through llama.cpp, greedily, without and with the adapter."""
+"""Exact match before and after: rows of --test answered greedily through llama.cpp, without and with the adapter."""
 
 from __future__ import annotations
 

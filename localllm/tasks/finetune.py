@@ -46,7 +46,7 @@ class Started:
 
     model: str
     format: str
-    """"messages" or "text"."""
+    """What the rows are: "conversations" or "text"."""
     rows: int
     held_out: int
     tokens: int

@@ -49,7 +49,7 @@ def prepare(cache: Path) -> Device:
         return Device("metal", "built in")
     if hasattr(mx, "cuda") and mx.cuda.is_available():
         return Device("cuda", "built in")
-    mx.set_default_device(mx.cpu)  # type: ignore[arg-type]
+    mx.set_default_device(mx.cpu)
     return Device("cpu", blas, warning)
 
 

@@ -15,7 +15,7 @@ class Ready:
     device: str
     blas: str
     residence: str
-    """"float32" or "quantized": how the frozen weights are held."""
+    """How the frozen weights are held: "float32" or "quantized"."""
     trainable: int
     """Numbers that are trained."""
     steps: int

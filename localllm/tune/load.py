@@ -8,8 +8,9 @@ import sys
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
+from mlx.nn.layers.base import Module
+from mlx.nn.layers.quantized import quantize
 from mlx.utils import tree_flatten
 
 from localllm.errors import InvalidModelError
@@ -19,11 +20,11 @@ from localllm.weights.names import gguf_name, model_config, rope_periods, row_or
 from localllm.weights.quant import GROUP_SIZE, Affine, dequantize, is_affine, read_blocks, repack
 
 
-class Rope(nn.Module):
+class Rope(Module):
     """Rotary positions with the periods that llama.cpp would use, for files that scale them."""
 
     def __init__(self, periods: mx.array) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._periods = periods  # (head_dim / 2,); the underscore keeps it out of the parameters
 
     def __call__(self, x: mx.array, offset: int = 0) -> mx.array:
@@ -85,12 +86,12 @@ def _quantize_modules(model: Any, file: GGUFFile, names: dict[str, str]) -> None
     """Replace the modules whose blocks MLX can hold by quantized ones of the same bits."""
     bits = {"Q4_0": 4, "Q4_1": 4, "Q4_K": 4, "Q5_0": 5, "Q5_1": 5, "Q5_K": 5, "Q8_0": 8}
 
-    def choose(path: str, _module: nn.Module) -> bool | dict[str, int]:
+    def choose(path: str, _module: Module) -> bool | dict[str, int]:
         name = names.get(f"{path}.weight")
         kind = file.tensors[name].type if name else ""
         return {"group_size": GROUP_SIZE, "bits": bits[kind]} if kind in bits else False
 
-    nn.quantize(model, class_predicate=choose)
+    quantize(model, class_predicate=choose)
 
 
 def _read(

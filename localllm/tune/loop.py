@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import mlx.optimizers as optim
+import numpy as np
+from mlx.nn.utils import value_and_grad
 
 from localllm.data.batches import Batch, by_length, collate, epoch
 from localllm.errors import TrainingError
@@ -66,7 +67,7 @@ class _Run:
         self.step = self.tokens = 0
         self.seconds = 0.0
         self._optimizer = optim.AdamW(config.learning_rate, weight_decay=config.weight_decay)
-        self._gradient = nn.value_and_grad(model, batch_loss)
+        self._gradient = value_and_grad(model, batch_loss)
 
     def epoch(self, number: int) -> Iterator[Step]:
         """The steps of one epoch, up to the run's last. Raises _DivergedError."""
@@ -88,7 +89,7 @@ class _Run:
     def _update(self, batch: Batch, rate: float) -> float:
         """One step; returns the loss before it. Nothing is changed when the gradient is not finite."""
         loss, gradients = self._gradient(self.model, batch)
-        gradients, norm = optim.clip_grad_norm(gradients, self.config.clip_norm)
+        gradients, norm = optim.clip_grad_norm(gradients, self.config.clip_norm)  # type: ignore[no-untyped-call]
         mx.eval(loss, norm)
         if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
             raise _DivergedError
@@ -117,7 +118,7 @@ def evaluate(model: Any, examples: Sequence[Example], batch_size: int) -> float:
     model.eval()
     total, count = 0.0, 0
     for batch in by_length(examples, batch_size):
-        total += float(batch_loss(model, batch).item()) * len(batch.targets)
+        total += float(np.array(batch_loss(model, batch))) * len(batch.targets)
         count += len(batch.targets)
     return total / max(count, 1)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
+from mlx.nn.losses import cross_entropy
 
 from localllm.data.batches import Batch
 
@@ -25,9 +25,9 @@ def hidden_states(model: Any, tokens: mx.array) -> mx.array:
 
 def to_logits(model: Any, states: mx.array) -> mx.array:
     """(n, width) -> (n, vocabulary), float32."""
-    if model.args.tie_word_embeddings:
-        return model.model.embed_tokens.as_linear(states).astype(mx.float32)
-    return model.lm_head(states).astype(mx.float32)
+    output = model.model.embed_tokens.as_linear if model.args.tie_word_embeddings else model.lm_head
+    logits: mx.array = output(states).astype(mx.float32)
+    return logits
 
 
 def batch_loss(model: Any, batch: Batch) -> mx.array:
@@ -43,7 +43,7 @@ def summed(model: Any, states: mx.array, targets: mx.array) -> mx.array:
     rows = max(1, CHUNK_LOGITS // model.args.vocab_size)
 
     def chunk(x: mx.array, y: mx.array) -> mx.array:
-        return nn.losses.cross_entropy(to_logits(model, x), y, reduction="sum")
+        return cross_entropy(to_logits(model, x), y, reduction="sum")
 
     if targets.size <= rows:
         return chunk(states, targets)

@@ -1,7 +1,7 @@
 """LoRA adapters as values, and our folder of one: mlx-lm's own layout, so that its tools can read it too.
 
-    adapters.safetensors    model.layers.N.<module>.lora_a (in, rank) and .lora_b (rank, out), float32
-    adapter_config.json     rank, scale = alpha / rank, dropout, keys of the adapted modules
+adapters.safetensors    model.layers.N.<module>.lora_a (in, rank) and .lora_b (rank, out), float32
+adapter_config.json     rank, scale = alpha / rank, dropout, keys of the adapted modules
 """
 
 from __future__ import annotations

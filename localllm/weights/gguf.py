@@ -87,7 +87,7 @@ class GGUFFile:
 
     @property
     def kind(self) -> str:
-        """"model", "adapter" …: `general.type`, which older models leave out."""
+        """What the file holds, "model" or "adapter": `general.type`, which older models leave out."""
         return str(self.metadata.get("general.type", "model"))
 
     @property

@@ -149,7 +149,7 @@ def rope_periods(file: GGUFFile) -> NDArray[np.float32] | None:
     periods = np.float32(config["rope_theta"]) ** exponents * np.float32(factor)
     if info is not None:
         periods = periods * dequantize(read_blocks(file, info), info.type, info.shape)
-    return periods.astype(np.float32)
+    return np.asarray(periods, np.float32)
 
 
 @functools.cache

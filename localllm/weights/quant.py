@@ -157,8 +157,8 @@ def _q4_k(blocks: Bytes) -> _Groups:
 
 def _q5_k(blocks: Bytes) -> _Groups:
     group = np.arange(8, dtype=np.uint8)[None, :, None]
-    fifth = blocks[:, None, 16:48] >> group & 1  # bit j of each byte belongs to group j
-    return (_k_nibbles(blocks[:, 48:]) | fifth << 4).reshape(-1, 32), *_k_scales(blocks)
+    fifth = (blocks[:, None, 16:48] >> group) & np.uint8(1)  # bit j of each byte belongs to group j
+    return (_k_nibbles(blocks[:, 48:]) | fifth << np.uint8(4)).reshape(-1, 32), *_k_scales(blocks)
 
 
 _UNPACK: dict[str, tuple[int, Callable[[Bytes], _Groups]]] = {
