@@ -52,14 +52,6 @@ missing() { # what, then the line for Debian and Ubuntu, for Fedora, for macOS
     esac
 }
 
-case "$system $(uname -m)" in
-    "Linux x86_64" | "Linux aarch64" | "Linux arm64" | "Darwin arm64") ;;
-    *)
-        say "localllm runs on Linux (x86-64, arm64) and on Macs with Apple silicon: MLX has no build for $system $(uname -m)."
-        exit 1
-        ;;
-esac
-
 suitable() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; }
 python=
 for candidate in ${PYTHON:+"$PYTHON"} ${PYTHON:-python3 python3.13 python3.12 python3.14 python3.11}; do

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import platform
 import shlex
 import subprocess
 import sys
@@ -25,7 +26,7 @@ UNFINISHED = VENV / ".unfinished"
 LOG = VENV / "setup.log"
 
 LLAMA = "llama-cpp-python"
-COMPILE_CORE_MINUTES = 9  # measured on x86-64 with g++ 12
+COMPILE_CORE_MINUTES = 6  # measured on x86-64 with g++ 12
 # This machine's own instructions, without the multimodal library. Metal is on by default on macOS.
 CMAKE_ARGS = (
     "-DLLAVA_BUILD=OFF",
@@ -40,9 +41,12 @@ class SetupError(Exception):
 
 def main() -> int:
     state = sys.argv[1]
-    with only_one_at_a_time():
-        if STAMP.is_file() and STAMP.read_text().splitlines()[:1] == [state] and not wants_another_python():
-            return 0  # the run that we waited for has done it
+    if reason := unsupported():
+        print(f"localllm cannot be set up here: {reason}. Nothing was downloaded.", file=sys.stderr)
+        return 1
+    with only_one_at_a_time() as waited:
+        if waited and STAMP.is_file() and STAMP.read_text().startswith(state):
+            return 0  # the other run has done it
         started = time.monotonic()
         try:
             set_up()
@@ -55,6 +59,21 @@ def main() -> int:
             return 130
     say(f"ready in {minutes(time.monotonic() - started)}")
     return 0
+
+
+def unsupported() -> str:
+    """Why the locked packages have no build for this system; empty where they have one. MLX is the choosiest."""
+    system, machine = platform.system(), platform.machine()  # of this Python: under Rosetta it is not the machine's own
+    if system == "Darwin" and machine == "arm64":
+        macos = platform.mac_ver()[0]
+        return "" if int(macos.partition(".")[0]) >= 14 else f"MLX needs macOS 14 or newer; this is {macos}"
+    if system == "Linux" and machine in {"x86_64", "aarch64"}:
+        name, version = platform.libc_ver()
+        if name == "glibc" and tuple(map(int, version.split(".")[:2])) >= (2, 35):
+            return ""
+        found = f"{name} {version}" if name == "glibc" else "another C library"
+        return f"MLX needs glibc 2.35 or newer (Debian 12, Ubuntu 22.04, Fedora 36); this is {found}"
+    return f"MLX has builds for Linux on x86-64 and arm64 and for macOS on arm64; this Python is for {system} {machine}"
 
 
 def set_up() -> None:
@@ -104,7 +123,13 @@ def pip(*arguments: str, compiles: bool = False) -> None:
     with (
         LOG.open("a") as log,
         subprocess.Popen(
-            command, cwd=ROOT, env=pip_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=ROOT,
+            env=pip_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
         ) as process,
     ):
         try:
@@ -118,7 +143,10 @@ def pip(*arguments: str, compiles: bool = False) -> None:
             raise
     if process.returncode:
         tail = "".join(LOG.read_text().splitlines(keepends=True)[-25:])
-        raise SetupError(f"pip {arguments[0]}\n\n{tail}\nthe whole log: {LOG.relative_to(ROOT)}")
+        raise SetupError(
+            f"pip said\n\n{tail}\nThe whole log is {LOG.relative_to(ROOT)}. "
+            "If it could not find or fetch a package, look at the network; the same command tries again."
+        )
 
 
 def narrate_compiling(line: str) -> None:
@@ -126,7 +154,7 @@ def narrate_compiling(line: str) -> None:
         if line.rstrip().endswith("started"):
             cores = os.cpu_count() or 1
             estimate = max(1, round(COMPILE_CORE_MINUTES / cores))
-            say(f"compiling llama.cpp for this machine, once: about {estimate} min on {cores} cores")
+            say(f"compiling llama.cpp for this machine, once: about {estimate} min on {cores} idle cores")
         elif line.rstrip().endswith("still running..."):
             say("  still compiling …")
 
@@ -168,14 +196,17 @@ def write_stamp(state: str) -> None:
 
 
 @contextmanager
-def only_one_at_a_time() -> Iterator[None]:
+def only_one_at_a_time() -> Iterator[bool]:
+    """Hold the folder; yields whether another set-up had to be waited for."""
+    waited = False
     with (ROOT / "requirements.lock").open() as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            waited = True
             say("waiting for another set-up in this folder")
             fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        yield waited
 
 
 def minutes(seconds: float) -> str:
