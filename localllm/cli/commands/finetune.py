@@ -1,0 +1,112 @@
+"""`localllm finetune`: teach a model from a small file."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from localllm.cli import options
+from localllm.cli.output import Events, cancellable, say
+from localllm.cli.training_view import TrainingView
+
+_NUMBERS = (  # option, type, metavar, help; the destinations are the fields of FinetuneRequest
+    ("--epochs", int, "N", "times over the data (default: by the number of rows)"),
+    ("--max-steps", int, "N", "stop after N steps"),
+    ("--batch-size", int, "N", "rows in a step (default: by the number of rows)"),
+    ("--learning-rate", float, "LR", "(default: by the model's width)"),
+    ("--rank", int, "R", "rank of the adapter (default: 16)"),
+    ("--alpha", float, "A", "its strength; the scale is alpha / rank (default: twice the rank)"),
+    ("--dropout", float, "P", "LoRA dropout (default: 0)"),
+    ("--max-length", int, "N", "tokens of the longest row (default: the model's context, up to 2048)"),
+    ("--seed", int, "N", "same data, settings and seed, same adapter (default: 0)"),
+)
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "data", type=Path, metavar="DATA", help="JSONL rows: messages, prompt+completion, Alpaca, or text"
+    )
+    parser.add_argument("-m", "--model", metavar="M", help="name or path of the model (default: the built-in one)")
+    parser.add_argument("-n", "--name", metavar="NAME", help="what to call the adapter (default: the data file's name)")
+    parser.add_argument("--valid", type=Path, metavar="FILE", help="rows to validate on (default: a tenth of DATA)")
+    parser.add_argument("--test", type=Path, metavar="FILE", help="rows to answer before and after, exactly")
+    for option, kind, metavar, line in _NUMBERS:
+        parser.add_argument(option, type=kind, metavar=metavar, help=line)
+    parser.add_argument(
+        "--too-long",
+        choices=("error", "skip"),
+        help="rows over --max-length: refuse the file (default), or leave them out",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an adapter of that name")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    options.add_json(parser, "print events, one JSON object a line")
+
+
+def run(args: argparse.Namespace) -> int:
+    setup = options.setup(args)
+    from localllm.tasks.finetune import Done, finetune
+    from localllm.tasks.preparing import FinetuneRequest
+
+    chosen = {name[2:].replace("-", "_") for name, *_ in _NUMBERS} | {"too_long"}
+    given = {name: value for name in chosen if (value := getattr(args, name)) is not None}
+    request = FinetuneRequest(
+        data=args.data,
+        name=args.name or args.data.stem,
+        model=setup.model,
+        valid=args.valid,
+        test=args.test,
+        overwrite=args.overwrite,
+        **given,
+    )
+    events = Events(args.json)
+    with cancellable() as cancel, TrainingView(quiet=args.quiet or args.json) as view:
+        for event in finetune(setup.registry, request, cancel):
+            if isinstance(event, Done):
+                events("done", **_totals(event))
+                done = event
+            else:
+                name, fields = _named(event)
+                events(name, **fields)
+                view.draw(event)
+    if not args.json:
+        _summary(done, args.quiet)
+    return 0
+
+
+def _named(event: Any) -> tuple[str, dict[str, Any]]:
+    """The event's name in --json output, and its fields; `phase` tells the kinds of progress apart."""
+    kind = type(event).__name__
+    if kind == "Started":
+        return "started", asdict(event)
+    if kind == "Warned":
+        return "warning", asdict(event)
+    return "progress", {"phase": kind, **asdict(event)}
+
+
+def _totals(done: Any) -> dict[str, Any]:
+    fields = asdict(done)
+    adapter, agreement = fields.pop("adapter"), fields.pop("agreement")
+    return {
+        **fields,
+        "adapter": adapter["name"],
+        "path": str(adapter["path"]),
+        "base_sha256": adapter["base_sha256"],
+        "verify": agreement,
+    }
+
+
+def _summary(done: Any, quiet: bool) -> None:
+    a = done.agreement
+    print(f"adapter {done.adapter.name}: {done.adapter.path}")
+    print(f"validation loss {done.base_loss:.3f} before, {done.loss:.3f} after (best epoch {done.best_epoch})")
+    if done.exact_before is not None and done.exact_after is not None:
+        before, after = done.exact_before, done.exact_after
+        print(f"exact answers on {done.tested} test rows: {before:.0%} before, {after:.0%} after")
+    print(
+        f"verified in llama.cpp: mean KL {a.kl:.1e}, same top token {a.top1:.1%}, effect cosine {a.effect_cosine:.4f}"
+    )
+    if not quiet:
+        say(f"{done.seconds:.0f} s, {done.tokens_per_second:.0f} tokens/s, {done.peak_rss_mb:.0f} MB at most.")
+        say(f'Try it: localllm ask --adapter {done.adapter.name} "..."')

@@ -1,0 +1,60 @@
+"""`localllm verify`: prove that an adapter does in llama.cpp what it did in MLX."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import asdict
+from typing import Any
+
+from localllm.cli import options
+from localllm.cli.output import Events, cancellable, peak_rss_mb, say
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("adapter", metavar="ADAPTER", help="name or folder of an adapter made by `localllm finetune`")
+    parser.add_argument("-m", "--model", metavar="M", help="name or path of its base (default: the one it names)")
+    options.add_json(parser, "print events, one JSON object a line")
+
+
+def run(args: argparse.Namespace) -> int:
+    registry = options.setup(args).registry
+    from localllm.tasks.verify import VerifyProgress, VerifyResult, VerifyStarted, verify
+
+    events, begin = Events(args.json), time.perf_counter()
+    with cancellable() as cancel:
+        for event in verify(registry, args.adapter, args.model, cancel):
+            if isinstance(event, VerifyStarted):
+                events("started", **asdict(event))
+                if not args.json:
+                    say(f"Comparing {event.positions} positions of {event.rows} held-out rows on {event.model}.")
+            elif isinstance(event, VerifyProgress):
+                events("progress", **asdict(event))
+            elif isinstance(event, VerifyResult):
+                seconds = time.perf_counter() - begin
+                events("done", **_totals(event, seconds))
+                if not args.json:
+                    _print(event)
+    return 0
+
+
+def _totals(result: Any, seconds: float) -> dict[str, Any]:
+    return {
+        "adapter": result.adapter,
+        "passed": result.passed,
+        "problem": result.problem,
+        **result.certificate,
+        "tokens": result.agreement.positions,
+        "tokens_per_second": round(result.agreement.positions / seconds, 1),
+        "seconds": round(seconds, 3),
+        "peak_rss_mb": peak_rss_mb(),
+    }
+
+
+def _print(result: Any) -> None:
+    a = result.agreement
+    print(f"{'':24}{'base':>10}{'adapter':>10}")
+    print(f"{'mean KL, llama.cpp‖MLX':24}{a.base_kl:10.1e}{a.kl:10.1e}")
+    print(f"{'same top token':24}{a.base_top1:10.1%}{a.top1:10.1%}")
+    print(f"effect: cosine {a.effect_cosine:.4f}, size {a.effect_kl:.3g} nats a token, at {a.positions} positions")
+    print(f"{result.adapter}: {'verified' if result.passed else 'NOT verified'}")
