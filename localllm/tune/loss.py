@@ -6,6 +6,7 @@ gathered first, and turned into logits a chunk at a time, so that [batch, length
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
@@ -42,13 +43,14 @@ def summed(model: Any, states: mx.array, targets: mx.array) -> mx.array:
     """Cross-entropy summed over (n, width) states with (n,) targets, in chunks whose logits are computed twice."""
     rows = max(1, CHUNK_LOGITS // model.args.vocab_size)
 
-    def chunk(x: mx.array, y: mx.array) -> mx.array:
-        return cross_entropy(to_logits(model, x), y, reduction="sum")
+    def of_chunk(wanted: mx.array) -> Callable[[mx.array], mx.array]:
+        return lambda x: cross_entropy(to_logits(model, x), wanted, reduction="sum")
 
     if targets.size <= rows:
-        return chunk(states, targets)
-    recomputed = mx.checkpoint(chunk)
+        return of_chunk(targets)(states)
     total = mx.array(0.0)
     for start in range(0, targets.size, rows):
-        total = total + recomputed(states[start : start + rows], targets[start : start + rows])
+        # the checkpoint differentiates its arguments only: the frozen output matrix and the targets are no such
+        recomputed = mx.checkpoint(of_chunk(targets[start : start + rows]))
+        total = total + recomputed(states[start : start + rows])
     return total

@@ -1,0 +1,179 @@
+"""The whole road from rows to a verified adapter, and every way to leave it early."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from localllm.engine.llama import LlamaEngine
+from localllm.errors import (
+    AdapterError,
+    AdapterMismatchError,
+    CancelledError,
+    DataError,
+    LocalLLMError,
+    StorageError,
+    UnsupportedModelError,
+    UsageError,
+    VerificationError,
+)
+from localllm.paths import Home
+from localllm.store.registry import Registry
+from localllm.tasks import finetune as task
+from localllm.tasks.finetune import Done, FinetuneRequest, Started, finetune
+from localllm.tasks.verify import HELD_OUT, VerifyResult, verify
+from localllm.tune.events import Step
+from localllm.weights.adapter import read_folder
+from localllm.weights.gguf import read_header
+from tests.weights.oracle import oracle, shared
+
+WORDS = ("ball", "cat", "dog", "tree", "cake", "bird")
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(Home(tmp_path / "home"))
+
+
+@pytest.fixture
+def model() -> str:
+    return str(shared() / "models" / "stories260K" / "stories260K.gguf")
+
+
+def rows(tmp_path: Path, n: int = 24) -> Path:
+    """Pairs with one right answer."""
+    path = tmp_path / "rows.jsonl"
+    pairs = [{"prompt": f"Say {WORDS[i % 6]}.", "completion": f" {WORDS[i % 6]} and good bye."} for i in range(n)]
+    path.write_text("\n".join(map(json.dumps, pairs)) + "\n")
+    return path
+
+
+def request(tmp_path: Path, model: str, **settings: object) -> FinetuneRequest:
+    settings = {"data": rows(tmp_path), "epochs": 8, **settings}
+    return FinetuneRequest(name="bye", model=model, **settings)  # type: ignore[arg-type]
+
+
+def nothing_is_left(registry: Registry) -> bool:
+    folders = (registry.home.adapters, registry.home.runs)
+    return not any(p for folder in folders if folder.is_dir() for p in folder.iterdir())
+
+
+def test_teaches_verifies_and_publishes(tmp_path: Path, registry: Registry, model: str) -> None:
+    events = list(finetune(registry, request(tmp_path, model, test=rows(tmp_path))))
+    started, done = events[0], events[-1]
+    assert isinstance(started, Started)
+    assert (started.rows, started.held_out, started.format) == (22, 2, "conversations")
+    assert len([e for e in events if isinstance(e, Step)]) == started.steps == 8 * 6
+    assert isinstance(done, Done)
+    assert (done.exact_before, done.exact_after, done.tested) == (0.0, 1.0, 24)
+    assert done.agreement.kl < 1e-9
+    assert done.agreement.effect_cosine > 0.9999
+    folder = registry.adapter_dir("bye")
+    assert {p.name for p in folder.iterdir()} == {
+        "adapter.gguf", "adapters.safetensors", "adapter_config.json", "heldout.jsonl", "metrics.jsonl", "adapter.json",
+    }  # fmt: skip
+    assert sorted(p.name for p in registry.home.adapters.iterdir()) == ["bye"]
+    assert not list(registry.home.runs.iterdir())
+    metadata = read_header(folder / "adapter.gguf").metadata
+    assert metadata["localllm.base.sha256"] == registry.sha256(Path(model))
+    assert metadata["localllm.verify.passed"] is True
+    assert metadata["localllm.training.rows"] == 22
+    assert registry.manifest(registry.adapter("bye"))["test"]["after"] == 1.0
+
+    # it is an adapter like any other: verified again by name, and refused on another base
+    assert isinstance(list(verify(registry, "bye"))[-1], VerifyResult)
+    with pytest.raises(AdapterMismatchError):
+        list(verify(registry, "bye", str(oracle("llama-f16.gguf"))))
+    with pytest.raises(AdapterError, match="already an adapter named 'bye'"):
+        next(finetune(registry, request(tmp_path, model)))
+
+    # a base answers as before once the adapter is off
+    engine = LlamaEngine.open(Path(model), n_ctx=64)
+    before = engine.logits([1, 2, 3])
+    engine.set_adapters([(folder / "adapter.gguf", 1.0)])
+    assert abs(engine.logits([1, 2, 3]) - before).max() > 0.1
+    engine.set_adapters([])
+    assert abs(engine.logits([1, 2, 3]) - before).max() == 0.0
+    engine.close()
+
+
+def test_a_damaged_adapter_fails_verification(tmp_path: Path, registry: Registry, model: str) -> None:
+    list(finetune(registry, request(tmp_path, model, epochs=2)))
+    folder = registry.adapter_dir("bye")
+    base, adapter = read_header(Path(model)), read_folder(folder)
+    for scale, problem in ((0.0, "no effect"), (-1.0, "another direction")):
+        layers = {path: (a, b * scale) for path, (a, b) in adapter.layers.items()}
+        if scale == 0.0:
+            task.write_gguf(folder / "adapter.gguf", adapter, base, {})
+            from localllm.weights.adapter import Adapter, write_folder
+
+            write_folder(folder, Adapter(adapter.rank, adapter.alpha, layers))
+        else:
+            write_folder(folder, adapter)
+            task.write_gguf(folder / "adapter.gguf", Adapter(adapter.rank, adapter.alpha, layers), base, {})
+        with pytest.raises(VerificationError, match=problem):
+            list(verify(registry, "bye"))
+    (folder / HELD_OUT).unlink()
+    with pytest.raises(AdapterError, match=r"has no adapters\.safetensors and heldout\.jsonl"):
+        list(verify(registry, "bye"))
+
+
+def test_a_failed_verification_is_set_aside(
+    tmp_path: Path, registry: Registry, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("localllm.tasks.verify.judge", lambda agreement: "It is bad.")
+    with pytest.raises(VerificationError, match=r"It is bad\. It was not registered") as caught:
+        list(finetune(registry, request(tmp_path, model, max_steps=2)))
+    aside = registry.home.adapters / "bye.failed"
+    assert str(aside) in caught.value.hint
+    assert (aside / "adapter.gguf").is_file()
+    assert json.loads((aside / "verify.json").read_text())["passed"] is False
+    assert registry.adapters() == []
+
+
+@pytest.mark.parametrize("stage", ["Started", "Ready", "Step", "VerifyProgress", "AnswerProgress"])
+def test_stopping_at_any_stage_leaves_nothing(stage: str, tmp_path: Path, registry: Registry, model: str) -> None:
+    cancel = threading.Event()
+    with pytest.raises(CancelledError):
+        for event in finetune(registry, request(tmp_path, model, max_steps=3, test=rows(tmp_path)), cancel):
+            if type(event).__name__ == stage:
+                cancel.set()
+    assert nothing_is_left(registry)
+
+
+def test_a_front_end_that_goes_away_leaves_nothing(tmp_path: Path, registry: Registry, model: str) -> None:
+    events = finetune(registry, request(tmp_path, model))
+    for event in events:
+        if isinstance(event, Step):
+            break
+    events.close()  # type: ignore[attr-defined]
+    assert nothing_is_left(registry)
+
+
+def test_mistakes_are_found_before_anything_is_written(tmp_path: Path, registry: Registry, model: str) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"text": "a"}\n{"txt": 1}\n')
+    cases: list[tuple[dict[str, object], type[LocalLLMError], str]] = [
+        ({"data": bad}, DataError, "line 2"),
+        ({"max_length": 5}, DataError, "24 of 24 rows|22 of 22 rows"),
+        ({"model": str(oracle("qwen2-f16.gguf"))}, UnsupportedModelError, "qwen2"),
+        ({"rank": 0}, UsageError, "--rank must be more than 0"),
+        ({"dropout": 1.0}, UsageError, "--dropout"),
+        ({"name": "../x"}, AdapterError, "cannot be an adapter's name"),
+        ({"test": tmp_path / "none.jsonl"}, DataError, "no such file"),
+    ]
+    for settings, kind, problem in cases:
+        fields = {"data": rows(tmp_path), "name": "bye", "model": model, **settings}
+        with pytest.raises(kind, match=problem):
+            next(finetune(registry, FinetuneRequest(**fields)))  # type: ignore[arg-type]
+    assert nothing_is_left(registry)
+
+
+def test_a_home_that_cannot_be_written_is_one_sentence(tmp_path: Path, registry: Registry, model: str) -> None:
+    registry.home.root.parent.mkdir(exist_ok=True)
+    registry.home.root.write_text("a file where the folder should be")
+    with pytest.raises(StorageError, match="cannot be written"):
+        list(finetune(registry, request(tmp_path, model)))

@@ -1,0 +1,76 @@
+"""The verdict of a verification, from numbers alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from localllm.errors import AdapterError
+from localllm.evaluate.agreement import Agreement, compare, kl, log_softmax
+from localllm.tasks.verify import MAX_PROBABILITIES, choose_positions, judge, read_held_out, write_held_out
+from localllm.types import Example
+
+GOOD = Agreement(
+    positions=100, base_kl=1e-5, kl=1e-4, top1=0.99, base_top1=1.0, effect_cosine=0.999, effect_kl=0.5
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change, problem",
+    [
+        ({}, ""),
+        ({"effect_kl": 0.0}, "no effect"),
+        ({"effect_cosine": 0.9}, "another direction"),
+        ({"effect_cosine": 0.9, "effect_kl": 2e-5}, "hardly larger than"),
+        ({"kl": 3e-3}, "differs from MLX"),
+        ({"kl": 3e-3, "base_kl": 2e-3}, ""),  # the base itself is rounded that much
+        ({"top1": 0.9}, "same token at only 90.0%"),
+        ({"top1": 0.9, "base_top1": 0.91}, ""),
+    ],
+)
+def test_the_verdict(change: dict[str, float], problem: str) -> None:
+    verdict = judge(replace(GOOD, **change))  # type: ignore[arg-type]
+    assert problem in verdict
+    assert bool(verdict) == bool(problem)
+
+
+def test_agreement_of_known_distributions() -> None:
+    rng = np.random.default_rng(0)
+    base = log_softmax(rng.standard_normal((5, 40)).astype(np.float32))
+    change = rng.standard_normal((5, 40)).astype(np.float32)
+    tuned = log_softmax(base + change)
+    same = compare((base, base), (tuned, tuned))
+    assert (same.kl, same.top1) == (0.0, 1.0)
+    assert same.effect_cosine == pytest.approx(1.0)
+    assert same.effect_kl > 0.1
+    opposite = compare((base, base), (log_softmax(base - change), tuned))
+    assert opposite.effect_cosine < -0.99
+    assert compare((base, base), (base, base)).effect_cosine == 0.0
+    p, q = np.log(np.array([[0.5, 0.5]], np.float32)), np.log(np.array([[0.25, 0.75]], np.float32))
+    assert kl(p, q) == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(2 / 3), rel=1e-6)
+
+
+def test_positions_are_supervised_spread_and_bounded() -> None:
+    rows = [Example(tuple(range(50)), (False,) * 20 + (True,) * 30, i) for i in range(10)]
+    chosen = choose_positions(rows, 4096)
+    assert sum(sum(s.mask) for s in chosen) == 256
+    for row, sequence in zip(rows, chosen, strict=True):
+        picked = [i for i, m in enumerate(sequence.mask) if m]
+        assert all(row.mask[i + 1] for i in picked)
+        assert sequence.tokens == row.tokens[: len(sequence.tokens)]
+    few = choose_positions(rows, 1 << 20)
+    assert sum(sum(s.mask) for s in few) * (1 << 20) <= MAX_PROBABILITIES
+    many = choose_positions(rows * 100, 4096)
+    assert sum(sum(s.mask) for s in many) == 256
+
+
+def test_held_out_rows_survive_the_trip(tmp_path: Path) -> None:
+    rows = [Example((1, 2, 3), (False, True, True), 4), Example((5,), (True,), 9)]
+    write_held_out(tmp_path / "h.jsonl", rows)
+    assert read_held_out(tmp_path / "h.jsonl") == rows
+    (tmp_path / "h.jsonl").write_text("{}")
+    with pytest.raises(AdapterError, match="cannot be read"):
+        read_held_out(tmp_path / "h.jsonl")
