@@ -47,7 +47,7 @@ def _model_row(model: ModelRef) -> dict[str, Any]:
 
 def _adapter_row(registry: Registry, adapter: AdapterRef) -> dict[str, Any]:
     manifest = registry.manifest(adapter)
-    verified = manifest.get("verification", {})
+    verified = manifest.get("verify", {})
     return {
         "name": adapter.name,
         "path": str(adapter.path),

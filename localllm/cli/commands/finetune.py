@@ -25,9 +25,7 @@ _NUMBERS = (  # option, type, metavar, help; the destinations are the fields of 
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "data", type=Path, metavar="DATA", help="JSONL rows: messages, prompt+completion, Alpaca, or text"
-    )
+    parser.add_argument("data", type=Path, metavar="DATA", help="JSONL of messages, prompt/completion, Alpaca or text")
     parser.add_argument("-m", "--model", metavar="M", help="name or path of the model (default: the built-in one)")
     parser.add_argument("-n", "--name", metavar="NAME", help="what to call the adapter (default: the data file's name)")
     parser.add_argument("--valid", type=Path, metavar="FILE", help="rows to validate on (default: a tenth of DATA)")
@@ -37,7 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--too-long",
         choices=("error", "skip"),
-        help="rows over --max-length: refuse the file (default), or leave them out",
+        help="rows over --max-length: error (default), or skip them",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an adapter of that name")
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -104,9 +102,7 @@ def _summary(done: Any, quiet: bool) -> None:
     if done.exact_before is not None and done.exact_after is not None:
         before, after = done.exact_before, done.exact_after
         print(f"exact answers on {done.tested} test rows: {before:.0%} before, {after:.0%} after")
-    print(
-        f"verified in llama.cpp: mean KL {a.kl:.1e}, same top token {a.top1:.1%}, effect cosine {a.effect_cosine:.4f}"
-    )
+    print(f"verified in llama.cpp: mean KL {a.kl:.1e}, top-1 {a.top1:.1%}, effect cosine {a.effect_cosine:.4f}")
     if not quiet:
         say(f"{done.seconds:.0f} s, {done.tokens_per_second:.0f} tokens/s, {done.peak_rss_mb:.0f} MB at most.")
         say(f'Try it: localllm ask --adapter {done.adapter.name} "..."')
