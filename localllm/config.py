@@ -23,7 +23,7 @@ class Settings:
     ctx: int = 0
     """Tokens of context; 0 takes the model's own, up to 4096."""
     threads: int = 0
-    """CPU threads; 0 takes all cores."""
+    """CPU threads; 0 takes the physical cores, fewer for a tiny model."""
     theme: str = ""
     """Theme of the terminal app; empty for its default."""
 

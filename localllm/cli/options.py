@@ -41,7 +41,9 @@ def add_model(parser: argparse.ArgumentParser, *, adapter: bool = True) -> None:
     if adapter:
         parser.add_argument("-a", "--adapter", metavar="A", help="name or path of an adapter to attach")
     parser.add_argument("--ctx", type=int, metavar="N", help="tokens of context (default: the model's, up to 4096)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads (default: the physical cores; fewer for a tiny model)"
+    )
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,6 @@ turn of a chat does, decodes only what is new.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from localllm.engine.native import library
 from localllm.engine.output import OutputText
 from localllm.engine.sampling import Sampler
 from localllm.engine.template import ChatTemplate, named_template, no_template
+from localllm.engine.threads import default_threads
 from localllm.engine.vocab import Vocab
 from localllm.errors import ContextOverflowError, EngineError, UsageError
 from localllm.types import FinishReason, Message, Usage
@@ -98,7 +98,7 @@ class LlamaEngine:
         model = open_model(file, vocab_only=vocab_only)
         context = None
         if not vocab_only:
-            threads = n_threads or os.cpu_count() or 1
+            threads = n_threads or default_threads(file.size)
             context = open_context(model, file, n_ctx, threads, PREFILL_CHUNK, exact=exact)
         if source is None:
             found = file.metadata.get("tokenizer.chat_template")
