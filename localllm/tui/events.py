@@ -15,6 +15,8 @@ class ChatState:
     """The facts that the screen shows about the chat, cleaned for display."""
 
     model: str
+    """Its short name."""
+    title: str
     description: str
     parameters: int
     n_ctx: int

@@ -117,7 +117,8 @@ class ChatHost:
         chat = self._opened()
         info = chat.engine.info
         return ChatState(
-            model=sanitize_line(chat.model.title or chat.model.name),
+            model=sanitize_line(chat.model.name),
+            title=sanitize_line(chat.model.title or chat.model.name),
             description=sanitize_line(chat.model.description),
             parameters=info.n_params,
             n_ctx=info.n_ctx,

@@ -97,9 +97,11 @@ def scripted(*script: str | LocalLLMError | Callable[[str], str], **settings: An
     return FakeEngine(script=script or ("Hello from the scripted engine.",), **settings)
 
 
-def opener(engine: Any, *adapters: str, sampling: Sampling | None = None, title: str = "Fake") -> Callable[[], Any]:
+def opener(
+    engine: Any, *adapters: str, sampling: Sampling | None = None, name: str = "fake", title: str = "The fake"
+) -> Callable[[], Any]:
     """An open_chat for LocalLLMApp."""
-    model = ModelRef("fake", Path("/fake.gguf"), "built-in", title, "A scripted model for tests.")
+    model = ModelRef(name, Path("/fake.gguf"), "built-in", title, "A scripted model for tests.")
     chat = StubChat(engine, Session(engine, sampling), model, StubRegistry(*adapters))
     return lambda: chat
 

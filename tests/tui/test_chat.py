@@ -136,7 +136,7 @@ async def test_an_adapter_is_switched_in_the_middle_of_a_conversation():
         assert engine.adapters == []
         await say(pilot, "c")
         authors = [reply.author for reply in screen.query(AssistantMessage)]
-        assert authors == ["Fake", "Fake + adapter tickets", "Fake"]
+        assert authors == ["fake", "fake + adapter tickets", "fake"]
         assert len(screen.query(Note)) == 2
     assert engine.prompts[-1] == "<user>a<assistant>one<user>b<assistant>two<user>c<assistant>"
 

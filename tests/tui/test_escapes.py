@@ -67,7 +67,7 @@ async def test_every_split_of_a_clipboard_write_shows_its_characters():
 
 async def test_names_messages_errors_and_commands_are_cleaned():
     engine = scripted(EngineError(f"bad {OSC_52}", f"hint {OSC_52}"))
-    app = LocalLLMApp(opener(engine, f"ad{OSC_52}", title=f"Mo{OSC_52}del"), model=f"na{OSC_52}me")
+    app = LocalLLMApp(opener(engine, f"ad{OSC_52}", name=f"Mo{OSC_52}del"), model=f"na{OSC_52}me")
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await ready(pilot)
         assert clean(shown(app))
@@ -84,7 +84,7 @@ async def test_names_messages_errors_and_commands_are_cleaned():
 
 
 async def test_markup_of_textual_is_only_text():
-    app = LocalLLMApp(opener(scripted("a [red]b[/red] [@click=app.quit]c[/]"), title="[bold]x"))
+    app = LocalLLMApp(opener(scripted("a [red]b[/red] [@click=app.quit]c[/]"), name="[bold]x"))
     async with app.run_test(size=(80, 24)) as pilot:
         await ready(pilot)
         await say(pilot, "[blink]hi[/blink]")

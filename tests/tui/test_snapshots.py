@@ -38,7 +38,7 @@ def frozen() -> float:
 
 
 def make(engine: Any, *adapters: str) -> LocalLLMApp:
-    return LocalLLMApp(opener(engine, *adapters, title="Guide"), model="Guide", clock=frozen)
+    return LocalLLMApp(opener(engine, *adapters, name="guide", title="The guide"), model="guide", clock=frozen)
 
 
 async def settle(pilot: Pilot[Any]) -> None:

@@ -22,7 +22,7 @@ class Welcome(Static):
 def welcome(state: ChatState) -> Content:
     """The welcome text for a model."""
     facts = f"{_count(state.parameters)} parameters · {state.n_ctx} tokens of context · runs on this machine only"
-    lines: list[Content | str | tuple[str, str]] = [(state.model, "bold"), "\n"]
+    lines: list[Content | str | tuple[str, str]] = [(state.title, "bold"), "\n"]
     if state.description:
         lines += [state.description, "\n"]
     lines += [(facts, "dim"), "\n\n", ("Things to try", "bold")]
