@@ -66,7 +66,8 @@ class _Run:
         self.steps = config.steps(len(examples))
         self.step = self.tokens = 0
         self.seconds = 0.0
-        self._optimizer = optim.AdamW(config.learning_rate, weight_decay=config.weight_decay)
+        # without bias correction, MLX's default, the first steps would be three times too long
+        self._optimizer = optim.AdamW(config.learning_rate, weight_decay=config.weight_decay, bias_correction=True)
         self._gradient = value_and_grad(model, batch_loss)
 
     def epoch(self, number: int) -> Iterator[Step]:

