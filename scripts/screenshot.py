@@ -1,6 +1,6 @@
-"""Draws assets/chat.svg: the real app, on the built-in model, answering a question about a passage.
+"""Draws assets/chat.svg: the real app, on the built-in model, reading a passage and answering about it.
 
-Run from the repository root: python scripts/screenshot.py [--out FILE]. Fails where the built-in model is not built.
+Run from the repository root: python -m scripts.screenshot [--out FILE]. Fails where the built-in model is not built.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from localllm.tui.widgets.prompt import Prompt
 SIZE = (100, 30)
 MODEL = "guide"
 TURNS = (
-    "Who are you?",
-    "The lighthouse on Cape Mora was built in 1874 by Anna Lind. It is 41 metres tall and still guides ships.\n"
+    "Summarize the following text in one sentence.\n\n"
+    "The lighthouse on Cape Mora was built in 1874 by Anna Lind. It is 41 metres tall. Its lamp still guides ships "
+    "into the harbour at night.",
     "How tall is the lighthouse?",
 )
 
