@@ -57,18 +57,18 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one object, times in milliseconds")
     arguments = parser.parse_args()
 
+    if not arguments.json:
+        print(f"{'milliseconds':28}{'median':>8}{'best':>8}{'worst':>8}{'limit':>8}   ({arguments.runs} runs)")
     report = {}
     for name, (measure, limit) in MEASUREMENTS.items():
         measure()
         times = [measure() for _ in range(arguments.runs)]
-        report[name] = {"median": statistics.median(times), "best": min(times), "worst": max(times), "limit": limit}
-
+        row = {"median": statistics.median(times), "best": min(times), "worst": max(times), "limit": limit}
+        report[name] = row
+        if not arguments.json:
+            print(f"{name:28}" + "".join(f"{value:8.0f}" for value in row.values()), flush=True)
     if arguments.json:
         print(json.dumps({"runs": arguments.runs, **report}))
-    else:
-        print(f"{'milliseconds':28}{'median':>8}{'best':>8}{'worst':>8}{'limit':>8}   ({arguments.runs} runs)")
-        for name, row in report.items():
-            print(f"{name:28}" + "".join(f"{row[column]:8.0f}" for column in ("median", "best", "worst", "limit")))
     return int(any(row["median"] > row["limit"] for row in report.values()))
 
 

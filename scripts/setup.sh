@@ -9,7 +9,7 @@ version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/de
 
 # --- is there anything to do? ---
 
-stamp=.venv/.complete # written last: three lines, the state below, the version of Python, CMAKE_ARGS
+stamp=.venv/.complete # written last: the state below, the version of Python, CMAKE_ARGS, this folder
 state=$({ cat build.lock requirements.lock pyproject.toml scripts/setup*; pwd; } | cksum)
 
 up_to_date() {

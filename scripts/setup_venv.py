@@ -78,7 +78,7 @@ def unsupported() -> str:
 
 def set_up() -> None:
     usable = PYTHON.exists() and run("-m", "pip", "--version").returncode == 0
-    if not usable or UNFINISHED.exists() or wants_another_python():
+    if not usable or UNFINISHED.exists() or moved() or wants_another_python():
         say(f"creating .venv with Python {sys.version.split()[0]}")
         venv.create(VENV, clear=True, symlinks=True, with_pip=True)
     UNFINISHED.touch()
@@ -176,6 +176,11 @@ def lock_entry(name: str) -> str:
     return "".join(lines[first : last + 1])
 
 
+def moved() -> bool:
+    """Whether this folder was moved or copied since: the programs in the environment name its old place."""
+    return STAMP.is_file() and STAMP.read_text().splitlines()[3:] != [str(ROOT)]
+
+
 def wants_another_python() -> bool:
     """Whether the user named a Python (PYTHON=…) of another version than the environment's."""
     differs = f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
@@ -190,7 +195,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def write_stamp(state: str) -> None:
     version = run("-c", "import sys; print('%d.%d' % sys.version_info[:2])").stdout.strip()
     beside = STAMP.with_suffix(".new")
-    beside.write_text(f"{state}\n{version}\n{os.environ.get('CMAKE_ARGS', '')}\n")
+    beside.write_text(f"{state}\n{version}\n{os.environ.get('CMAKE_ARGS', '')}\n{ROOT}\n")
     beside.replace(STAMP)
     UNFINISHED.unlink()
 

@@ -31,7 +31,7 @@ def test_the_contracts_hold():
     checked = subprocess.run(
         [Path(sys.executable).with_name("lint-imports"), "--no-cache"], cwd=ROOT, capture_output=True, text=True
     )
-    assert checked.returncode == 0, checked.stdout
+    assert checked.returncode == 0, checked.stdout.partition("Broken contracts")[2]  # after the logo and the list
 
 
 @pytest.mark.parametrize(
