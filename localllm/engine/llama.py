@@ -55,10 +55,12 @@ class _Running:
 class LlamaEngine:
     """The Engine protocol over llama.cpp's low-level interface. See `open`."""
 
-    def __init__(self, file: GGUFFile, model: Any, context: Any, template: str | None, load_seconds: float) -> None:
+    def __init__(
+        self, file: GGUFFile, model: Any, context: Any, n_ctx: int, template: str | None, load_seconds: float
+    ) -> None:
         """Takes over a loaded model and its context (None for a vocabulary alone); use `open` instead."""
         self._llama = library()
-        self._file, self._model, self._context = file, model, context
+        self._file, self._model, self._context, self._n_ctx = file, model, context, n_ctx
         self.vocab = Vocab(model)
         self._adapters = AdapterSet(model, file)
         self._template_source = template
@@ -96,14 +98,14 @@ class LlamaEngine:
         source = named_template(template) if template else None
         file = read_header(path)
         model = open_model(file, vocab_only=vocab_only)
-        context = None
+        context, size = None, 0
         if not vocab_only:
             threads = n_threads or default_threads(file.size)
-            context = open_context(model, file, n_ctx, threads, PREFILL_CHUNK, exact=exact)
+            context, size = open_context(model, file, n_ctx, threads, PREFILL_CHUNK, exact=exact)
         if source is None:
             found = file.metadata.get("tokenizer.chat_template")
             source = found if isinstance(found, str) and found.strip() else None
-        return cls(file, model, context, source, time.perf_counter() - started)
+        return cls(file, model, context, size, source, time.perf_counter() - started)
 
     @property
     def info(self) -> ModelInfo:
@@ -112,7 +114,7 @@ class LlamaEngine:
             path=self._file.path,
             name=str(meta.get("general.name", self._file.path.stem)),
             architecture=str(meta.get("general.architecture", "")),
-            n_ctx=lib.llama_n_ctx(self._context) if self._context is not None else 0,
+            n_ctx=self._n_ctx,
             n_ctx_train=lib.llama_model_n_ctx_train(self._model),
             n_vocab=self.vocab.size,
             n_params=lib.llama_model_n_params(self._model),
@@ -146,9 +148,8 @@ class LlamaEngine:
             self._forget(0)  # what is held was computed with the adapters before
 
     def submit(self, request: Request) -> int:
-        n_ctx = self.info.n_ctx
-        if len(request.prompt) >= n_ctx:
-            raise ContextOverflowError(len(request.prompt) + 1, n_ctx)
+        if len(request.prompt) >= self._n_ctx:
+            raise ContextOverflowError(len(request.prompt) + 1, self._n_ctx)
         if not request.prompt:
             raise UsageError("There is nothing to answer: the prompt is empty.", "Write one.")
         running = _Running(
@@ -187,8 +188,8 @@ class LlamaEngine:
 
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Logits [n_tokens, n_vocab] of one sequence from an empty context, which is empty again afterwards."""
-        if len(tokens) > self.info.n_ctx:
-            raise ContextOverflowError(len(tokens), self.info.n_ctx, "The sequence")
+        if len(tokens) > self._n_ctx:
+            raise ContextOverflowError(len(tokens), self._n_ctx, "The sequence")
         rows = np.empty((len(tokens), self.vocab.size), np.float32)
         self._forget(0)
         for start in range(0, len(tokens), PREFILL_CHUNK):
@@ -232,7 +233,7 @@ class LlamaEngine:
         delta = TextDelta(running.request_id, running.output.feed(self.vocab.piece(token)), (token,))
         if running.output.stopped:
             return [delta, *self._finish(running, "stop")]
-        full = len(self._held) >= self._llama.llama_n_ctx(self._context)
+        full = len(self._held) >= self._n_ctx
         if running.n_output == running.request.sampling.max_tokens or full:
             return [delta, *self._finish(running, "length")]
         return [delta]

@@ -33,8 +33,11 @@ def open_model(file: GGUFFile, *, vocab_only: bool = False) -> Any:
 
 def open_context(
     model: Any, file: GGUFFile, n_ctx: int | None, n_threads: int, n_batch: int, *, exact: bool = False
-) -> Any:
-    """A context for one sequence. Raises UsageError for a size beyond the model's own, EngineError for no room."""
+) -> tuple[Any, int]:
+    """A context for one sequence, and the tokens it may hold, which llama.cpp rounds up but we do not.
+
+    Raises UsageError for a size beyond the model's own, EngineError when there is no room.
+    """
     lib = library()
     n_ctx_train = lib.llama_model_n_ctx_train(model)
     if n_ctx is not None and not 0 < n_ctx <= n_ctx_train:
@@ -57,4 +60,4 @@ def open_context(
         why = last_complaint()
         message = f"There is no room for a context of {params.n_ctx} tokens{f' ({why})' if why else ''}."
         raise EngineError(message, "Choose a smaller --ctx.")
-    return context
+    return context, params.n_ctx

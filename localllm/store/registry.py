@@ -20,7 +20,6 @@ from localllm.paths import Home
 from localllm.store import catalog
 from localllm.store.hashes import HashCache
 from localllm.types import AdapterRef, ModelRef
-from localllm.weights.gguf import read_header
 
 ADAPTER_FILE = "adapter.gguf"
 MANIFEST = "adapter.json"
@@ -75,8 +74,7 @@ class Registry:
         if (path / MANIFEST).is_file():
             return self._from_folder(path)
         if path.is_file():
-            base = read_header(path).metadata.get("localllm.base.sha256")
-            return AdapterRef(path.stem, path, str(base) if base else None)
+            return AdapterRef(path.stem, path)
         if path.is_dir():
             raise AdapterNotFoundError(f"{path} is a folder without {MANIFEST}.", "Name an adapter or a GGUF LoRA.")
         if "/" in name_or_path or name_or_path.endswith(".gguf"):
@@ -90,14 +88,19 @@ class Registry:
     def adapter_for(self, name_or_path: str, model: ModelRef) -> AdapterRef:
         """Resolve an adapter and check that it was made for this model's very bytes. Raises AdapterMismatchError."""
         adapter = self.adapter(name_or_path)
-        if adapter.base_sha256 and adapter.base_sha256 != (actual := self.sha256(model.path)):
+        if adapter.base_sha256:
+            self.check_base(adapter, adapter.base_sha256, model)
+        return adapter
+
+    def check_base(self, adapter: AdapterRef, base_sha256: str, model: ModelRef) -> None:
+        """Raises AdapterMismatchError unless the model's file has that content hash."""
+        if base_sha256 != (actual := self.sha256(model.path)):
             base = self.manifest(adapter).get("base", {}).get("name", "another model")
             raise AdapterMismatchError(
-                f"The adapter {adapter.name!r} was made for {base} (content hash {adapter.base_sha256[:12]}), "
-                f"not for {model.name} ({actual[:12]}).",
+                f"The adapter {adapter.name!r} was made for {base} (content hash {base_sha256[:12]}), "
+                f"not for this {model.name} ({actual[:12]}).",
                 "Use it with that model, or fine-tune one for this.",
             )
-        return adapter
 
     def adapters(self) -> list[AdapterRef]:
         """Every complete adapter in <home>/adapters, by name."""

@@ -10,7 +10,7 @@ from localllm.engine.base import Engine, Event
 from localllm.engine.session import Session
 from localllm.engine.template import no_template
 from localllm.store.registry import Registry
-from localllm.tasks.opening import open_model
+from localllm.tasks.opening import adapter_for, open_model
 from localllm.types import AdapterRef, ModelRef, Sampling
 
 
@@ -33,7 +33,7 @@ class Chat:
 
         Raises AdapterNotFoundError, AdapterMismatchError and EngineError, the adapter in use staying attached.
         """
-        adapter = None if name is None else self.registry.adapter_for(name, self.model)
+        adapter = None if name is None else adapter_for(self.registry, name, self.model)
         self.engine.set_adapters([(adapter.path, adapter.scale)] if adapter else [])
         self.adapter = adapter
         return adapter

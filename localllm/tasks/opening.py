@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from localllm.store.registry import Registry
 from localllm.types import AdapterRef, ModelRef
+from localllm.weights.gguf import read_header
 
 if TYPE_CHECKING:
     from localllm.engine.llama import LlamaEngine
+
+BASE_HASH_KEY = "localllm.base.sha256"
+"""Metadata of a GGUF adapter of ours: SHA-256 of the base it was trained on."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,21 @@ class Opened:
     engine: LlamaEngine
     model: ModelRef
     adapter: AdapterRef | None
+
+
+def adapter_for(registry: Registry, name: str, model: ModelRef) -> AdapterRef:
+    """Resolve an adapter and check that it was made for this model's very bytes, as far as it says.
+
+    A folder of ours says so in its manifest, a bare GGUF in its metadata. Raises AdapterNotFoundError,
+    AdapterMismatchError and InvalidModelError.
+    """
+    adapter = registry.adapter_for(name, model)
+    if adapter.base_sha256 is None and adapter.path.is_file():
+        base = read_header(adapter.path).metadata.get(BASE_HASH_KEY)
+        if isinstance(base, str):
+            registry.check_base(adapter, base, model)
+            return replace(adapter, base_sha256=base)
+    return adapter
 
 
 def open_model(
@@ -34,7 +53,7 @@ def open_model(
     from localllm.engine.llama import LlamaEngine
 
     found = registry.model(model)
-    attached = registry.adapter_for(adapter, found) if adapter else None
+    attached = adapter_for(registry, adapter, found) if adapter else None
     engine = LlamaEngine.open(found.path, n_ctx, n_threads, template=template)
     try:
         if attached:

@@ -23,7 +23,7 @@ from localllm.errors import (
 )
 from localllm.types import Message, Sampling
 from localllm.weights.gguf import read_header
-from tests.engine.helpers import answer, write_adapter
+from tests.engine.helpers import answer, never_ending, write_adapter
 
 GOLDEN = Path(__file__).with_name("golden") / "stories260k.json"
 LONG = "The quick brown fox jumps over the lazy dog near the old river bank. " * 20
@@ -39,7 +39,7 @@ def test_greedy_text_is_that_of_llama_cpps_own_program(stories: Path, case: dict
 
 
 def test_logits_name_the_token_that_greedy_decoding_takes(guide: LlamaEngine) -> None:
-    tokens = guide.tokenize("Summarize the following text.\n\nThe harbour was built in 1901.")
+    tokens = guide.encode_chat([Message("user", "Summarize the following text.\n\nThe harbour was built in 1901.")])
     rows = guide.logits(tokens)
     assert rows.shape == (len(tokens), guide.info.n_vocab)
     deltas = [e for e in stream(guide, Request(tuple(tokens), Sampling(max_tokens=1))) if isinstance(e, TextDelta)]
@@ -68,8 +68,7 @@ def test_a_second_turn_reads_only_what_is_new_and_answers_the_same(guide: LlamaE
 def test_cancel_stops_between_tokens_and_the_engine_goes_on(guide: LlamaEngine) -> None:
     cancel = threading.Event()
     seen = []
-    barred = tuple((t, float("-inf")) for t in range(guide.info.n_vocab) if guide.vocab.is_end(t))
-    for event in stream(guide, Request(tuple(guide.tokenize("One")), Sampling(logit_bias=barred)), cancel):
+    for event in stream(guide, Request(tuple(guide.tokenize("One")), Sampling(logit_bias=never_ending(guide))), cancel):
         seen.append(event)
         if len([e for e in seen if isinstance(e, TextDelta)]) == 3:
             cancel.set()
@@ -117,9 +116,8 @@ def test_a_prompt_that_does_not_fit_says_by_how_much(guide: LlamaEngine) -> None
 
 def test_the_answer_ends_where_the_context_does(guide_path: Path) -> None:
     engine = LlamaEngine.open(guide_path, n_ctx=256, n_threads=1)
-    barred = tuple((t, float("-inf")) for t in range(engine.info.n_vocab) if engine.vocab.is_end(t))
     prompt = tuple(engine.tokenize("Tell me everything."))
-    done = list(stream(engine, Request(prompt, Sampling(logit_bias=barred))))[-1]
+    done = list(stream(engine, Request(prompt, Sampling(logit_bias=never_ending(engine)))))[-1]
     n_ctx = engine.info.n_ctx
     engine.close()
     assert done.reason == "length"

@@ -9,7 +9,7 @@ import pytest
 from localllm.engine.llama import LlamaEngine
 from localllm.errors import GrammarError, UsageError
 from localllm.types import Sampling
-from tests.engine.helpers import answer
+from tests.engine.helpers import answer, never_ending
 
 PROMPT = "The town council met on Monday to discuss the new bridge."
 SCHEMA = {
@@ -35,13 +35,13 @@ def test_filters_narrowed_to_one_token_are_greedy(guide: LlamaEngine, narrow: di
 def test_a_barred_token_does_not_occur(guide: LlamaEngine) -> None:
     from localllm.engine.base import Request, TextDelta, stream
 
-    prompt = tuple(guide.tokenize(PROMPT))
+    prompt, endless = tuple(guide.tokenize(PROMPT)), never_ending(guide)
     first = next(
         e.tokens[0]
-        for e in stream(guide, Request(prompt, Sampling(max_tokens=1)))
+        for e in stream(guide, Request(prompt, Sampling(max_tokens=1, logit_bias=endless)))
         if isinstance(e, TextDelta) and e.tokens
     )
-    barred = Sampling(max_tokens=16, logit_bias=((first, float("-inf")),))
+    barred = Sampling(max_tokens=16, logit_bias=(*endless, (first, float("-inf"))))
     tokens = [t for e in stream(guide, Request(prompt, barred)) if isinstance(e, TextDelta) for t in e.tokens]
     assert first not in tokens
 
@@ -52,8 +52,7 @@ def test_a_barred_token_does_not_occur(guide: LlamaEngine) -> None:
 def test_penalties_keep_tokens_from_coming_again(guide: LlamaEngine, penalty: dict[str, float]) -> None:
     from localllm.engine.base import Request, TextDelta, stream
 
-    barred = tuple((t, float("-inf")) for t in range(guide.info.n_vocab) if guide.vocab.is_end(t))
-    sampling = Sampling(max_tokens=30, logit_bias=barred, **penalty)  # type: ignore[arg-type]
+    sampling = Sampling(max_tokens=30, logit_bias=never_ending(guide), **penalty)  # type: ignore[arg-type]
     prompt = tuple(guide.tokenize("a a a a"))
     tokens = [t for e in stream(guide, Request(prompt, sampling)) if isinstance(e, TextDelta) for t in e.tokens]
     assert len(tokens) == len(set(tokens)) == 30

@@ -46,4 +46,4 @@ def run(args: argparse.Namespace) -> int:
         n_threads=setup.n_threads,
         template=args.template,
     )
-    return run_chat(opening)
+    return run_chat(opening, model=model.name)

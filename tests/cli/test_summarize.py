@@ -1,0 +1,58 @@
+"""`localllm summarize` as a child process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.cli.helpers import fails, run
+
+NOTE = "The bakery on Mill Street closes in May. Its owner, Ada Brandt, retires after forty years."
+
+
+def test_rows_are_written_and_a_second_run_does_nothing(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/a.txt").write_text(NOTE)
+    (tmp_path / "notes/b.md").write_text(f"# News\n\n{NOTE}")
+    out = tmp_path / "out.jsonl"
+    first = run("summarize", "notes", "--out", out, "--json", cwd=tmp_path)
+    assert first.code == 0
+    kinds = [event["event"] for event in first.events]
+    assert kinds[0] == "started"
+    assert kinds.count("item") == 2
+    done = first.events[-1]
+    assert done["event"] == "done"
+    assert {"seconds", "tokens", "tokens_per_second", "peak_rss_mb"} <= done.keys()
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert all(row["summary"] and not row["error"] for row in rows)
+    before = out.read_bytes()
+    second = run("summarize", "notes", "--out", out, cwd=tmp_path)
+    assert second.code == 0
+    assert "2 already done" in second.err
+    assert out.read_bytes() == before
+
+
+def test_a_bad_document_is_a_row_and_exit_code_3(tmp_path: Path) -> None:
+    (tmp_path / "good.txt").write_text(NOTE)
+    (tmp_path / "bad.txt").write_bytes(b"\x00\x01\xff")
+    out = tmp_path / "out.jsonl"
+    outcome = run("summarize", tmp_path / "good.txt", tmp_path / "bad.txt", "--out", out)
+    assert outcome.code == 3
+    assert "Traceback" not in outcome.err
+    errors = [json.loads(line)["error"] for line in out.read_text().splitlines()]
+    assert [bool(error) for error in errors] == [False, True]
+
+
+def test_without_out_the_summary_is_printed(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(NOTE)
+    outcome = run("summarize", tmp_path / "a.txt")
+    assert outcome.code == 0
+    assert outcome.out.strip()
+
+
+def test_what_cannot_work_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(NOTE)
+    fails(run("summarize", tmp_path / "a.txt", "--out", tmp_path), 2, "is a folder")
+    fails(run("summarize", tmp_path / "a.txt", "--ctx", "64"), 2, "too few to summarize")
+    (tmp_path / "empty").mkdir()
+    fails(run("summarize", tmp_path / "empty"), 2, "nothing to summarize")
