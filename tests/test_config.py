@@ -19,7 +19,9 @@ def test_later_sources_win(home: Home) -> None:
     assert (settings.model, settings.threads) == ("theirs", 3)
 
 
-@pytest.mark.parametrize("content, match", [("modle = 'x'", "unknown keys: modle"), ("ctx = 'x'", "ctx"), ("= 1", "")])
+@pytest.mark.parametrize(
+    "content, match", [("modle = 'x'", "unknown keys: modle"), ("ctx = 'x'", "ctx"), ("= 1", "be read")]
+)
 def test_a_mistake_in_the_file_names_it(home: Home, content: str, match: str) -> None:
     home.root.mkdir(parents=True)
     home.config_file.write_text(content)

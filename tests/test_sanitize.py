@@ -84,7 +84,7 @@ def test_hidden_characters_are_shown(code: int):
 
 @pytest.mark.parametrize("text", ["a\u200db", "\u200d", "👩\u200db", "a\u200c"])
 def test_a_joiner_that_joins_nothing_is_shown(text: str):
-    assert "\u200d" not in sanitize(text) and "\u200c" not in sanitize(text)
+    assert not {"\u200d", "\u200c"} & set(sanitize(text))
     assert "⟨U+200" in sanitize(text)
 
 
