@@ -77,7 +77,9 @@ def test_plain_text_and_pairs_end_with_the_end_token() -> None:
 
 def test_rows_that_are_too_long_are_counted_and_named() -> None:
     rows = [Example((1,) * n, (True,) * n, line) for line, n in enumerate((5, 50, 7, 60), start=1)]
-    with pytest.raises(DataError, match=r"2 of 4 rows are longer than 10 tokens \(lines 2, 4; the longest has 60\)") as e:
+    with pytest.raises(
+        DataError, match=r"2 of 4 rows are longer than 10 tokens \(lines 2, 4; the longest has 60\)"
+    ) as e:
         fitting(rows, 10, "error", Path("d.jsonl"))
     assert "--max-length 60" in e.value.hint
     assert "--too-long skip" in e.value.hint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from typing import Any
 
 import mlx.core as mx
@@ -131,4 +132,4 @@ def test_the_schedule_rises_and_falls() -> None:
     assert max(rates) == 1.0
     assert rates.index(1.0) == 4
     assert rates[-1] == pytest.approx(0.1)
-    assert all(a >= b for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[4:]))

@@ -115,9 +115,7 @@ def test_refuses_what_is_not_a_model(tmp_path: Path) -> None:
         ((1,) * 5, 0, 0, "5 dimensions"),
     ],
 )
-def test_refuses_malformed_tensors(
-    tmp_path: Path, dims: tuple[int, ...], kind: int, offset: int, problem: str
-) -> None:
+def test_refuses_malformed_tensors(tmp_path: Path, dims: tuple[int, ...], kind: int, offset: int, problem: str) -> None:
     entry = struct.pack("<Q1sI", 1, b"t", len(dims)) + struct.pack(f"<{len(dims)}Q", *dims)
     path = tmp_path / "bad.gguf"
     path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + entry + struct.pack("<IQ", kind, offset) + bytes(512))
