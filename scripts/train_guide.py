@@ -18,7 +18,7 @@ from pathlib import Path
 from guide import corpus, export, mix, tokenizer, train
 from guide.settings import Shape
 
-STEPS = 3000
+STEPS = 1300
 
 
 def arguments() -> argparse.Namespace:

@@ -4,6 +4,7 @@ Only Q4_K, Q8_0 and float32 occur in the file: the three are repacked bit for bi
 """
 
 import ctypes
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -17,6 +18,8 @@ from .settings import CHAT_TEMPLATE, SPECIALS, Shape
 
 TITLE = "localllm guide"
 DESCRIPTION = "A tiny model that reads: it gives the main sentence of a short text and answers questions from it."
+PART = 480
+"""Tokens of text that the model reads well at once: about the longest that it is trained on."""
 KEEP = (r"token_embd\.weight", r"blk\.[01]\.attn_(q|k|v|output)\.weight")
 """Tensors at 8 bits: the embedding, and the two layers of attention that hold the copying circuit."""
 _NAMES = {
@@ -114,9 +117,29 @@ def quantize(source: Path, target: Path) -> None:
         raise SystemExit(f"llama.cpp could not quantize {source}")
 
 
+def card(model: Guide, path: Path) -> str:
+    """The model card of a finished file, as TOML."""
+    facts = {
+        "name": "guide",
+        "title": TITLE,
+        "description": DESCRIPTION,
+        "file": path.name,
+        "license": "MIT",
+        "languages": ["en"],
+        "context": model.shape.context,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "quantization": "Q4_K, embedding and attention of layers 0 and 1 in Q8_0",
+        "chunk_tokens": PART,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    # A JSON string, number or list of strings is the same in TOML.
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in facts.items())
+
+
 def write(model: Guide, tokenizer: Tokenizer, target: Path) -> None:
-    """TARGET, and TARGET-f16 beside it."""
+    """TARGET with its card beside it, and TARGET-f16."""
     plain = target.with_name(f"{target.stem}-f16.gguf")
     write_f16(model, tokenizer, plain)
     quantize(plain, target)
+    target.with_suffix(".toml").write_text(card(model, target), encoding="utf-8")
     print(f"{target}  {target.stat().st_size} bytes")

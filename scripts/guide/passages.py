@@ -145,7 +145,8 @@ def sentences(rng: Random, source: Source, count: int) -> list[str]:
         found = [with_aside(rng, s) if rng.random() < 0.4 else s for s in found]
     if rng.random() < 0.4:
         found = words.with_invented(rng, found, rng.choice((0.2, 0.5, 0.5, 0.9)))
-    total, kept = 0, []
+    total = 0
+    kept: list[str] = []
     for sentence in found:
         total += len(sentence.split())
         if kept and total > MAX_WORDS:

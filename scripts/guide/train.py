@@ -1,9 +1,9 @@
 """Training: several single-threaded processes, each with its own documents, that add up their gradients at every step.
 
-Only the assistant's words are learned. The embedding and the attention of layers 0 and 1, where the starting weights
-already copy, learn slowly and without decay. An exponential average of the weights is what is exported. Matrix
-products run in bfloat16 where the processor multiplies it natively, which doubles the speed; weights and sums stay
-float32.
+Only the assistant's words are learned. The starting weights already copy, and a usual rate breaks that: the attention
+of layers 0 and 1 learns very slowly, the rest of layer 0 slowly, both without decay, and of the embedding only the
+coordinates that the circuit does not use. An exponential average of the weights is what is exported. Matrix products
+run in bfloat16 where the processor multiplies it natively, which doubles the speed; weights and sums stay float32.
 """
 
 import math
@@ -36,7 +36,8 @@ class Plan:
     tokens: int = 2048
     """Tokens of one process in one step."""
     rate: float = 1.5e-3
-    slow_rate: float = 3e-4
+    careful_rate: float = 3e-4
+    circuit_rate: float = 3e-5
     decay: float = 0.05
     warmup: int = 60
     average: float = 0.995
@@ -50,17 +51,23 @@ class Plan:
         return self.out / "checkpoint.pt"
 
 
-def is_slow(name: str) -> bool:
-    """Whether a parameter belongs to the circuit."""
-    return name.startswith(("embedding", "layers.0.attention", "layers.1.attention"))
+def group_of(name: str) -> str:
+    """The circuit itself, what stands between its parts, or the rest."""
+    if name.startswith(("layers.0.attention", "layers.1.attention")):
+        return "circuit"
+    return "careful" if name.startswith(("embedding", "layers.0.")) else "free"
 
 
 def make_optimizer(model: Guide, plan: Plan) -> torch.optim.AdamW:
-    """Two groups: the circuit slowly and without decay, the rest at the full rate."""
-    named = list(model.named_parameters())
+    """Three groups: the circuit slowest, what it reads slowly, both without decay; the rest at the full rate."""
+    rates = {"circuit": plan.circuit_rate, "careful": plan.careful_rate, "free": plan.rate}
     groups = [
-        {"params": [p for n, p in named if is_slow(n)], "peak": plan.slow_rate, "weight_decay": 0.0},
-        {"params": [p for n, p in named if not is_slow(n)], "peak": plan.rate, "weight_decay": plan.decay},
+        {
+            "params": [p for n, p in model.named_parameters() if group_of(n) == group],
+            "peak": rate,
+            "weight_decay": plan.decay if group == "free" else 0.0,
+        }
+        for group, rate in rates.items()
     ]
     return torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.95), eps=1e-8, foreach=True)
 
@@ -129,6 +136,8 @@ def _loop(rank: int, plan: Plan, model: Guide, source: Source, words: Tokenizer)
         loss, count = loss_sum(model, batch, plan.bfloat16)
         loss.backward()
         loss_all, count_all = add_up(model, loss.item(), count)
+        # The identity codes are what the circuit compares: only the coordinates after them are learned.
+        model.embedding.weight.grad[:, : circuit.FREE] = 0
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * schedule(step, plan)
