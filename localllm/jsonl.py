@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from localllm.errors import DataError, StorageError
 
@@ -41,7 +42,8 @@ class Appender:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[bytes] = path.open("ab+")
+            # Unbuffered: a row that does not fit on the disk must not come back when the file is closed.
+            self._file = path.open("ab+", buffering=0)
             self._drop_partial_line()
         except OSError as e:
             raise StorageError(
@@ -64,11 +66,15 @@ class Appender:
 
     def append(self, row: Any) -> None:
         """Write one row and wait until it is on disk. Raises StorageError; the rows before it stay."""
+        rest = json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+        end = self._file.seek(0, os.SEEK_END)
         try:
-            self._file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
-            self._file.flush()
+            while rest:
+                rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         except OSError as e:
+            with suppress(OSError):
+                self._file.truncate(end)
             raise StorageError(f"Cannot write {self.path} ({e.strerror}).", "Free some space and run it again.") from e
 
     def close(self) -> None:

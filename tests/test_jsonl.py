@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +36,34 @@ def test_appending_drops_a_line_that_was_never_finished(tmp_path: Path, rest: by
     with jsonl.Appender(path) as out:
         out.append({"n": "zwei ✓"})
     assert list(jsonl.read(path)) == [(1, {"n": 1}), (2, {"n": "zwei ✓"})]
+
+
+def test_a_full_disk_keeps_the_rows_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jsonl"
+    out = jsonl.Appender(path)
+    out.append({"n": 1})
+
+    class Full:
+        """The real file, with room for five more bytes."""
+
+        def __init__(self, file: Any) -> None:
+            self.file, self.room = file, 5
+
+        def write(self, data: bytes) -> int:
+            if not self.room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            written: int = self.file.write(data[: self.room])
+            self.room -= written
+            return written
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+    out._file = Full(out._file)  # type: ignore[assignment]
+    with pytest.raises(StorageError, match="No space left on device"):
+        out.append({"n": 2})
+    out.close()
+    assert path.read_bytes() == b'{"n": 1}\n'
 
 
 def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ class Registry:
 
     def model(self, name_or_path: str) -> ModelRef:
         """Resolve a model. Raises ModelNotFoundError with the nearest names."""
+        if not name_or_path.strip():
+            raise ModelNotFoundError("The model has no name.", "`localllm list` shows those there are.")
         if "/" not in name_or_path and (found := self._named_model(name_or_path)):
             return found
         path = Path(name_or_path).expanduser()

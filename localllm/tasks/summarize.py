@@ -247,8 +247,9 @@ def _finished_rows(request: SummarizeRequest) -> dict[tuple[str, str | None], di
     out = request.out
     if out is None or not out.exists():
         return {}
-    if out.is_dir():
-        raise StorageError(f"{out} is a folder.", "Name a file with --out.")
+    if not out.is_file():
+        what = "a folder" if out.is_dir() else "not a regular file"
+        raise StorageError(f"{out} is {what}.", "Name a file with --out.")
     rows: dict[tuple[str, str | None], dict[str, Any]] = {}
     settings = request.settings_hash()
     for raw in out.read_bytes().split(b"\n")[:-1]:

@@ -147,6 +147,8 @@ def test_what_cannot_work_is_said_before_anything_is_read(engine: FakeEngine, fo
         list(summarize(request(folder, out=tmp_path / "o"), FakeEngine(n_ctx=120)))
     with pytest.raises(StorageError, match="is a folder"):
         list(summarize(request(folder, out=tmp_path), engine))
+    with pytest.raises(StorageError, match="not a regular file"):
+        list(summarize(request(folder, out=Path("/dev/zero")), engine))
     (tmp_path / "other").write_text("my letters\n")
     with pytest.raises(UsageError, match="not a file of summaries"):
         list(summarize(request(folder, out=tmp_path / "other"), engine))
