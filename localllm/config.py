@@ -24,8 +24,6 @@ class Settings:
     """Tokens of context; 0 takes the model's own, up to 4096."""
     threads: int = 0
     """CPU threads; 0 takes the physical cores, fewer for a tiny model."""
-    theme: str = ""
-    """Theme of the terminal app; empty for its default."""
 
 
 def load_settings(home: Home, environ: dict[str, str] | None = None) -> Settings:
