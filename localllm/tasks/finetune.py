@@ -17,6 +17,7 @@ from typing import Any
 
 from localllm.errors import AdapterError, TrainingError, VerificationError
 from localllm.evaluate.agreement import Agreement
+from localllm.store.files import write_atomically
 from localllm.store.registry import MANIFEST, Registry
 from localllm.tasks.answering import AnswerProgress, ExactMatch, exact_match_of
 from localllm.tasks.preparing import FinetuneRequest, Prepared, prepare
@@ -218,9 +219,7 @@ def _write_manifest(
         "verify": verified.certificate,
         "test": asdict(matched) if matched.rows else None,
     }
-    part = folder / f".{MANIFEST}.part"
-    part.write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
-    part.replace(folder / MANIFEST)
+    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
 
 
 def _done(adapter: AdapterRef, verified: VerifyResult, trained: Trained, matched: ExactMatch, seconds: float) -> Done:
