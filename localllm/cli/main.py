@@ -60,39 +60,43 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
-        arguments.insert(0, "chat")
-    parser = build_parser(arguments[0] if arguments[0] in COMMANDS else "")
-    args = parser.parse_args(arguments)
-    if args.version:
-        import localllm
-
-        print(f"localllm {localllm.__version__}")
-        return 0
-    return _run(args)
-
-
-def _run(args: argparse.Namespace) -> int:
+    debug = "--debug" in arguments
     try:
-        code: int = import_module(f"localllm.cli.commands.{args.command}").run(args)
+        code = _run(arguments)
         sys.stdout.flush()
         return code
-    except LocalLLMError as e:
-        if args.debug:
-            raise
-        return _fail(str(e), e.exit_code)
     except KeyboardInterrupt:
         return _fail("Interrupted.", 130)
     except BrokenPipeError:
         # The reader (`| head`) has had enough; keep Python from complaining about it on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except MemoryError:
-        return _fail("There is not enough memory. Choose a smaller model or --ctx.", 1)
-    except OSError as e:
-        if args.debug:
+    except (LocalLLMError, OSError, MemoryError) as e:
+        if debug:
             raise
-        return _fail(f"{e.filename or 'The system'}: {e.strerror or e}. Check the path, permissions and free space.", 1)
+        return _explain(e)
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
+        arguments.insert(0, "chat")
+    args = build_parser(arguments[0] if arguments[0] in COMMANDS else "").parse_args(arguments)
+    if args.version:
+        import localllm
+
+        print(f"localllm {localllm.__version__}")
+        return 0
+    code: int = import_module(f"localllm.cli.commands.{args.command}").run(args)
+    return code
+
+
+def _explain(error: LocalLLMError | OSError | MemoryError) -> int:
+    if isinstance(error, LocalLLMError):
+        return _fail(str(error), error.exit_code)
+    if isinstance(error, MemoryError):
+        return _fail("There is not enough memory. Choose a smaller model or --ctx.", 1)
+    what = f"{error.filename or 'The system'}: {error.strerror or error}"
+    return _fail(f"{what}. Check the path, permissions and free space.", 1)
 
 
 def _fail(message: str, code: int) -> int:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from localllm.cli.output import say
+from localllm.sanitize import sanitize_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -75,7 +76,7 @@ class TrainingView:
         if self._quiet:
             return
         if self._progress is not None:
-            self._progress.console.print(text, highlight=False, markup=False)
+            self._progress.console.print(sanitize_line(text), highlight=False, markup=False)
         else:
             say(text)
 
