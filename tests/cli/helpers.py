@@ -28,7 +28,7 @@ class Outcome:
 def run(*arguments: str | Path, stdin: str = "", cwd: Path | None = None) -> Outcome:
     """`localllm ARGUMENTS` with its exit code and both streams."""
     command = [sys.executable, "-m", "localllm", *map(str, arguments)]
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=300, cwd=cwd, check=False)
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=900, cwd=cwd, check=False)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
