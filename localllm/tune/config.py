@@ -32,8 +32,8 @@ class TrainConfig:
 
 
 def default_epochs(rows: int) -> int:
-    """About 1,500 rows in all, but between 2 and 12 times each."""
-    return min(12, max(2, round(1500 / max(rows, 1))))
+    """About 1,000 rows in all, but between 2 and 10 times each."""
+    return min(10, max(2, round(1000 / max(rows, 1))))
 
 
 def default_batch_size(rows: int) -> int:

@@ -57,7 +57,7 @@ def test_where_weights_are_kept() -> None:
 
 
 def test_defaults_fit_small_and_large_sets() -> None:
-    assert [default_epochs(n) for n in (10, 120, 500, 5000)] == [12, 12, 3, 2]
+    assert [default_epochs(n) for n in (10, 120, 500, 5000)] == [10, 8, 2, 2]
     assert [default_batch_size(n) for n in (1, 5, 120, 5000)] == [1, 2, 4, 8]
     assert default_learning_rate(256) == pytest.approx(8e-4)
     assert default_learning_rate(2048) == pytest.approx(2e-4)
