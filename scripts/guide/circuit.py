@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from .model import Guide
-from .settings import Shape
+from .settings import SPECIALS, Shape
 
-CONSTANT, CODE, STORED = 0, 64, 40
+CONSTANT, CODE, STORED = 0, 64, 36
 """The constant's coordinate, and the sizes of an identity code and of a stored one."""
 FREE = 1 + CODE + 4 * STORED
 """The first coordinate of the residual stream that the circuit does not use."""
@@ -30,6 +30,8 @@ MATCH_SCORE = 30.0
 MATCH_WEIGHTS = (1.0, 0.85, 0.7, 1.4)
 """Agreement of the nearest token counts most, so that the longest matching suffix wins; the last is the blur's."""
 STORE_GAIN, COPY_GAIN = 1.0, 3.0
+FEATURE_VALUE = 0.15
+SAY_GAIN = 0.3
 SHARED = 0.7
 """How much of a code is shared by a word's tokens with and without the space before it."""
 
@@ -49,6 +51,22 @@ def identity_codes(tokenizer: Tokenizer, shape: Shape, generator: torch.Generato
     twin = torch.tensor([bare.get(s[1:], i) if s.startswith("Ġ") and len(s) > 1 else i for i, s in enumerate(strings)])
     codes = SHARED * base[twin] + (1 - SHARED**2) ** 0.5 * own
     return codes / codes.norm(dim=1, keepdim=True)
+
+
+def features(tokenizer: Tokenizer, shape: Shape) -> Tensor:
+    """What a token looks like, (vocab, properties): known from the start, they need not be learned token by token."""
+    rows = []
+    for i in range(shape.vocab):
+        text = tokenizer.decode([i], skip_special_tokens=False)
+        word = text.strip()
+        rows.append(
+            [
+                i < len(SPECIALS), text[:1] == " ", text[:1].isalpha(), len(word) == 1, len(word) > 4,
+                word[:1].isupper(), word.isupper(), word.islower(), word.isdigit(), "\n" in text, word[:1] in ".!?",
+                word[:1] in ",;:", '"' in word, word[:1] in "()[]{}", word[:1] in "#-/@$",
+            ]
+        )  # fmt: skip
+    return torch.tensor(rows).float()
 
 
 def _orthogonal(rows: int, cols: int, generator: torch.Generator) -> Tensor:
@@ -105,6 +123,21 @@ def _match(model: Guide, projection: Tensor, generator: torch.Generator) -> None
         attention.o.weight[1 : 1 + CODE, part] = values.T * (COPY_GAIN / shape.heads / scale)
 
 
+def _say_what_is_seen(model: Guide, projection: Tensor, generator: torch.Generator) -> None:
+    """Layers 2 to 4: half of the heads say the token before the one that they attend to, as stored there.
+
+    Where to look is left to training, which finds it much sooner when looking at the right place already helps.
+    """
+    shape = model.shape
+    for layer in list(model.layers)[2:5]:
+        for head in range(shape.heads // 2):
+            part = slice(head * shape.head, (head + 1) * shape.head)
+            view = _orthogonal(shape.head, STORED, generator)
+            layer.attention.v.weight[part] = 0
+            layer.attention.v.weight[part, stored(1)] = view
+            layer.attention.o.weight[1 : 1 + CODE, part] = projection.T @ view.T * SAY_GAIN
+
+
 @torch.no_grad()
 def start(model: Guide, tokenizer: Tokenizer, seed: int = 0) -> None:
     """Fill `model` with the starting weights."""
@@ -119,10 +152,13 @@ def start(model: Guide, tokenizer: Tokenizer, seed: int = 0) -> None:
     embedding = model.embedding.weight
     embedding.normal_(0, 0.01, generator=generator)
     embedding[:, CONSTANT] = CONSTANT_VALUE
+    looks = features(tokenizer, shape)
+    embedding[:, FREE : FREE + looks.shape[1]] += FEATURE_VALUE * looks
     embedding[:, 1 : 1 + CODE] = identity_codes(tokenizer, shape, generator)
     projection = _orthogonal(STORED, CODE, generator)
     _look_back(model, projection)
     _match(model, projection, generator)
+    _say_what_is_seen(model, projection, generator)
 
 
 @torch.no_grad()

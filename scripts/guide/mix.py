@@ -13,12 +13,12 @@ from .summarize import Messages
 from .tokenizer import encode_example
 
 KINDS: dict[Callable[[Random, Source], Messages], float] = {
-    summarize.single: 0.33,
-    summarize.combine: 0.05,
-    summarize.repeat: 0.03,
+    summarize.single: 0.36,
+    summarize.combine: 0.04,
+    summarize.repeat: 0.02,
     questions.about: 0.30,
-    talk.chat: 0.09,
-    records.extract: 0.20,
+    talk.chat: 0.06,
+    records.extract: 0.22,
 }
 """Shares of the examples; talk is short, so its share of the tokens is smaller still."""
 LONGEST = 1000

@@ -150,9 +150,9 @@ def wrap(rng: Random, text: str, question: str) -> str:
 
 def _fact_passage(rng: Random, source: Source) -> tuple[list[str], list[tuple[str, str, str]]]:
     """Sentences, and (question, sentence, span) for those of them that state a fact."""
-    drawn = [facts.draw(rng) for _ in range(rng.randint(1, 8))]
+    drawn = [facts.draw(rng) for _ in range(rng.choice((1, 2, 2, 3, 3, 4, 5, 7)))]
     lines = [f.statement for f in drawn]
-    if rng.random() < 0.4:
+    if rng.random() < 0.25:
         filler = passages.sentences(rng, source, rng.randint(1, 4))
         for sentence in filler:
             lines.insert(rng.randint(0, len(lines)), sentence)

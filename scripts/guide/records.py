@@ -5,6 +5,7 @@ place and has only to learn which schema is meant.
 """
 
 import json
+from collections.abc import Collection
 from random import Random
 
 from . import words
@@ -75,7 +76,7 @@ _PLAIN = (
     "{company} in {city} sells the {product} for {amount}."
 )
 _ASK = "Extract|Extract|Give|List|Find|Return|Write down|Pull out|Get"
-_FORMATS = ("json", "json", "json", "json", "lines", "pairs", "csv")
+_FORMATS = ("json",) * 8 + ("lines", "lines", "pairs", "csv")
 _FORMAT_WORDS = {
     "json": " as JSON| as JSON| as a JSON object| as one line of JSON| in JSON|: answer with JSON",
     "lines": " as lines of key: value| one per line| as key: value| line by line",
@@ -84,8 +85,16 @@ _FORMAT_WORDS = {
 }
 
 
-def draw(rng: Random) -> tuple[str, dict[str, str]]:
-    """A message and the values of the fields that it states."""
+def draw(rng: Random, wanted: Collection[str] = ()) -> tuple[str, dict[str, str]]:
+    """A message and the values of the fields that it states, if possible those that are wanted."""
+    for _ in range(6):
+        text, stated = _draw(rng)
+        if stated.keys() >= set(wanted):
+            break
+    return text, stated
+
+
+def _draw(rng: Random) -> tuple[str, dict[str, str]]:
     label = rng.choice(list(_ISSUES))
     values = {
         "name": words.person(rng) if rng.random() < 0.75 else words.first_name(rng),
@@ -125,7 +134,7 @@ def _schema(rng: Random, stated: dict[str, str]) -> dict[str, str]:
         fields.append(rng.choice([f for f in _LABELS if f not in fields]))
     labels: dict[str, str] = {}
     for field in fields:
-        label = pick(rng, _LABELS[field])
+        label = field if rng.random() < 0.5 else pick(rng, _LABELS[field])
         label = label.upper() if rng.random() < 0.04 else label.capitalize() if rng.random() < 0.08 else label
         if label not in labels.values():
             labels[field] = label
@@ -165,7 +174,7 @@ def extract(rng: Random, source: Source) -> Messages:
         messages = [*system(rng), message("user", f"{text}\n\n{request}")]
     messages.append(message("assistant", write(kind, {label: stated.get(f) for f, label in labels.items()})))
     for _ in range(rng.choice((0, 0, 1, 2, 3))):
-        text, stated = draw(rng)
+        text, stated = draw(rng, labels if rng.random() < 0.8 else ())
         record = {label: stated.get(f) for f, label in labels.items()}
         messages += [message("user", text), message("assistant", write(kind, record))]
     return messages
