@@ -18,7 +18,7 @@ from pathlib import Path
 from guide import corpus, export, mix, tokenizer, train
 from guide.settings import Shape
 
-STEPS = 1300
+STEPS = 2100
 
 
 def arguments() -> argparse.Namespace:

@@ -15,6 +15,8 @@ SUFFIXES = (".txt", ".md")
 _PARAGRAPH = re.compile(r"\n[ \t\r]*\n\s*")
 _SENTENCE = re.compile(r"(?:[.!?…]+[\"'”’)\]]*\s+)|(?:[\u3002\uff01\uff1f]+[\u300d\u300f\uff09]*\s*)|\n+")
 _WORD = re.compile(r"\s+")
+_WRAP = re.compile(r"(?<=[^\n]{40})[ \t]*\n(?=[^\s#>*+|\d`-])")
+"""A line end in the middle of wrapped prose: after a long line, and not before a heading, a list or a table."""
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 CountTokens = Callable[[str], int]
@@ -65,6 +67,11 @@ def read_document(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as e:
         raise DataError(f"cannot be read ({e.strerror}).", "Check the path and its permissions.", path=path) from e
+
+
+def unwrap(text: str) -> str:
+    """Wrapped prose with each paragraph on one line, as models read and write it; other line ends stay."""
+    return _WRAP.sub(" ", text.replace("\r\n", "\n"))
 
 
 def split_text(text: str, budget: int, count: CountTokens) -> list[Chunk]:

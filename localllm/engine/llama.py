@@ -1,7 +1,8 @@
 """One GGUF model in llama.cpp: loaded, given one sequence of tokens at a time, its answers streamed.
 
 The keys and values of the last request stay in the context; a request that begins with the same tokens, as the next
-turn of a chat does, decodes only what is new.
+turn of a chat does, decodes only what is new. That changes the order of floating-point sums: tokens drawn at a
+temperature may then differ from those of a fresh start with the same seed.
 """
 
 from __future__ import annotations

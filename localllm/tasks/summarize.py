@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from localllm import jsonl
-from localllm.data.documents import decode_document, find_documents, read_document, split_text
+from localllm.data.documents import decode_document, find_documents, read_document, split_text, unwrap
 from localllm.engine.base import Engine, Finished, Request, TextDelta, stream
 from localllm.errors import CancelledError, DataError, EngineError, StorageError, UsageError
 from localllm.types import Chunk, FinishReason, Message, Sampling
@@ -160,7 +160,7 @@ class _Summarizer:
     def _combine(self, path: Path, row: dict[str, Any], chunks: list[Chunk]) -> Generator[SummarizeEvent, None, str]:
         texts = []
         for i, chunk in enumerate(chunks, 1):
-            summary = self._ask(PART_PROMPT, chunk.text.strip(), row)
+            summary = self._ask(PART_PROMPT, unwrap(chunk.text).strip(), row)
             texts.append(summary.text)
             row["parts"].append(_part(chunk, summary))
             yield PartDone(str(path), 0, i, len(chunks))

@@ -133,7 +133,8 @@ def card(model: Guide, path: Path) -> str:
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
     # A JSON string, number or list of strings is the same in TOML.
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in facts.items())
+    top = "".join(f"{key} = {json.dumps(value)}\n" for key, value in facts.items())
+    return top + "\n[sampling]\ntemperature = 0.0\n"  # a reader that only copies has nothing to gain from chance
 
 
 def write(model: Guide, tokenizer: Tokenizer, target: Path) -> None:

@@ -1,6 +1,6 @@
 """The stream of training examples: kinds of conversations in fixed shares, packed, each batch from its own seed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -12,15 +12,17 @@ from .passages import Source
 from .summarize import Messages
 from .tokenizer import encode_example
 
-KINDS: dict[Callable[[Random, Source], Messages], float] = {
-    summarize.single: 0.36,
-    summarize.combine: 0.04,
-    summarize.repeat: 0.02,
-    questions.about: 0.30,
-    talk.chat: 0.06,
-    records.extract: 0.22,
-}
-"""Shares of the examples; talk is short, so its share of the tokens is smaller still."""
+KINDS: tuple[Callable[[Random, Source], Messages], ...] = (
+    summarize.single,
+    summarize.combine,
+    summarize.repeat,
+    questions.about,
+    talk.chat,
+    records.extract,
+)
+EARLY = (0.22, 0.03, 0.01, 0.28, 0.05, 0.41)
+LATE = (0.36, 0.04, 0.02, 0.30, 0.06, 0.22)
+"""Shares of the kinds: many records first, from which looking things up is learned soonest; then more prose."""
 LONGEST = 1000
 
 
@@ -39,19 +41,19 @@ def divide(passages: list[Passage]) -> tuple[Source, Source]:
     return Source(kept), Source([p for i, p in enumerate(passages) if i % 20 == 7])
 
 
-def conversation(rng: Random, source: Source) -> Messages:
+def conversation(rng: Random, source: Source, shares: Sequence[float] = EARLY) -> Messages:
     """One conversation of a kind drawn by share."""
-    return rng.choices(list(KINDS), list(KINDS.values()))[0](rng, source)
+    return rng.choices(KINDS, shares)[0](rng, source)
 
 
-def batch(tokenizer: Tokenizer, source: Source, seed: int, tokens: int) -> Batch:
-    """Whole documents, then padding, `tokens` tokens in all; the seed alone decides which."""
+def batch(tokenizer: Tokenizer, source: Source, seed: int, tokens: int, shares: Sequence[float] = EARLY) -> Batch:
+    """Whole documents, then padding, `tokens` tokens in all; seed and shares alone decide which."""
     rng = Random(seed)
     ids: list[int] = []
     learned: list[bool] = []
     lengths: list[int] = []
     while True:
-        more, wanted = encode_example(tokenizer, conversation(rng, source))
+        more, wanted = encode_example(tokenizer, conversation(rng, source, shares))
         if len(more) > min(LONGEST, tokens):
             continue
         if lengths and len(ids) + len(more) > tokens:

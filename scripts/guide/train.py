@@ -32,6 +32,8 @@ class Plan:
 
     out: Path
     steps: int
+    early: int = 1500
+    """Steps with the early shares of the kinds of examples."""
     processes: int = 2
     tokens: int = 2048
     """Tokens of one process in one step."""
@@ -137,7 +139,8 @@ def _loop(rank: int, plan: Plan, model: Guide, source: Source, words: Tokenizer)
     started = saved = time.monotonic()
     loss_total, count_total, tokens = 0.0, 0, 0
     for step in range(first, plan.steps):
-        batch = mix.batch(words, source, (plan.seed * 1_000_000 + step) * 64 + rank, plan.tokens)
+        seed = (plan.seed * 1_000_000 + step) * 64 + rank
+        batch = mix.batch(words, source, seed, plan.tokens, mix.EARLY if step < plan.early else mix.LATE)
         optimizer.zero_grad(set_to_none=True)
         loss, count = loss_sum(model, batch, plan.bfloat16)
         loss.backward()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from localllm.data.documents import decode_document, find_documents, read_document, split_text
+from localllm.data.documents import decode_document, find_documents, read_document, split_text, unwrap
 from localllm.errors import DataError
 
 
@@ -68,6 +68,17 @@ def test_a_long_paragraph_is_cut_between_sentences() -> None:
     text = "This is one sentence of some length. " * 50
     chunks = split_text(text, 40, words)
     assert all(chunk.text.rstrip().endswith(".") for chunk in chunks)
+
+
+def test_wrapped_prose_is_unwrapped_and_nothing_else() -> None:
+    wrapped = (
+        "# Title\r\nThe first line of a paragraph that was wrapped\r\nat some column, as old\n"
+        "texts are.\r\n\r\n- one\n- two\n"
+    )
+    whole = (
+        "# Title\nThe first line of a paragraph that was wrapped at some column, as old\ntexts are.\n\n- one\n- two\n"
+    )
+    assert unwrap(wrapped) == whole
 
 
 def test_folders_are_walked_in_order_and_each_file_comes_once(tmp_path: Path) -> None:

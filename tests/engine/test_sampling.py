@@ -21,7 +21,10 @@ SCHEMA = {
 
 def test_a_seed_repeats_and_another_differs(guide: LlamaEngine) -> None:
     hot = {"temperature": 1.5, "max_tokens": 24}
-    texts = [answer(guide, PROMPT, Sampling(seed=seed, **hot))[0] for seed in (1, 1, 2, 3)]
+    texts = []
+    for seed in (1, 1, 2, 3):
+        guide.logits([5])  # leaves the context empty: what is held over from before changes the order of sums
+        texts.append(answer(guide, PROMPT, Sampling(seed=seed, **hot))[0])
     assert texts[0] == texts[1]
     assert len(set(texts)) > 1
 
