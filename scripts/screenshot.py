@@ -25,7 +25,7 @@ TURNS = (
     "Summarize the following text in one sentence.\n\n"
     "The lighthouse on Cape Mora was built in 1874 by Anna Lind. It is 41 metres tall. Its lamp still guides ships "
     "into the harbour at night.",
-    "How tall is the lighthouse?",
+    "Who are you?",
 )
 
 
