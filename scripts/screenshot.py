@@ -22,10 +22,10 @@ from localllm.tui.widgets.prompt import Prompt
 SIZE = (100, 30)
 MODEL = "guide"
 TURNS = (
+    "Who are you?",
     "Summarize the following text in one sentence.\n\n"
     "The lighthouse on Cape Mora was built in 1874 by Anna Lind. It is 41 metres tall. Its lamp still guides ships "
     "into the harbour at night.",
-    "Who are you?",
 )
 
 
