@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from localllm.paths import Home, builtin_models
+from tests.weights import oracle
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,10 +27,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of shared test data; skips with the reason where it is absent."""
-    folder = Path(os.environ.get("LOCALLLM_SHARED", ROOT.parent / "shared")) / "data"
-    if not folder.is_dir():
-        pytest.skip(f"shared test data is not at {folder}; set LOCALLLM_SHARED")
-    return folder
+    return oracle.shared()
 
 
 @pytest.fixture(scope="session")

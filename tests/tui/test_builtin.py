@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from localllm.paths import Home, builtin_models
+from localllm.paths import Home
 from localllm.store.registry import Registry
 from localllm.tui.app import LocalLLMApp
 from localllm.tui.widgets.message import AssistantMessage
 from localllm.tui.widgets.status import StatusBar
 from tests.tui.support import ready, say, shown
-
-pytestmark = pytest.mark.skipif(
-    not (builtin_models() / "guide.gguf").is_file(), reason="models/guide.gguf is not built yet"
-)
 
 
 async def test_two_turns_on_the_built_in_model(tmp_path: Path):

@@ -7,9 +7,6 @@ import re
 import sys
 from pathlib import Path
 
-import pytest
-
-from localllm.paths import builtin_models
 from tests.tui.terminal import ROOT, Terminal
 
 OSC_52 = "\x1b]52;c;SGVsbG8=\x07"
@@ -55,7 +52,6 @@ def test_quitting_in_the_middle_of_a_reply_restores_the_terminal():
     assert terminal.restored()
 
 
-@pytest.mark.skipif(not (builtin_models() / "guide.gguf").is_file(), reason="models/guide.gguf is not built yet")
 def test_the_real_program_on_the_built_in_model(tmp_path: Path):
     terminal = Terminal([sys.executable, "-m", "localllm", "chat"], env={"LOCALLLM_HOME": str(tmp_path)})
     terminal.wait_for("ready")
