@@ -11,7 +11,7 @@ import mmap
 import struct
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
 
@@ -84,6 +84,8 @@ class GGUFFile:
     """Bytes from the start of the file to the first tensor."""
     size: int
     """Bytes of the whole file."""
+    entries: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Where each metadata entry begins and ends in the file, so that a copy can keep it byte for byte."""
 
     @property
     def kind(self) -> str:
@@ -132,6 +134,7 @@ class _Reader:
     def __init__(self, path: Path, data: mmap.mmap, size: int) -> None:
         self.path, self.data, self.size = path, data, size
         self.position = 0
+        self.entries: dict[str, tuple[int, int]] = {}
 
     def fail(self, problem: str, hint: str = "") -> InvalidModelError:
         return InvalidModelError(f"{self.path} {problem}.", hint)
@@ -148,7 +151,7 @@ class _Reader:
         alignment = self._alignment(metadata)
         start = -(-self.position // alignment) * alignment
         tensors = self._placed(infos, start, alignment)
-        return GGUFFile(self.path, version, metadata, tensors, start, self.size)
+        return GGUFFile(self.path, version, metadata, tensors, start, self.size, self.entries)
 
     def _preamble(self) -> int:
         if self.data[:4] != MAGIC:
@@ -196,10 +199,12 @@ class _Reader:
     def _metadata(self, count: int) -> dict[str, Value]:
         metadata: dict[str, Value] = {}
         for _ in range(count):
+            start = self.position
             key = self._string("a metadata key", MAX_KEY)
             if not key or key in metadata:
                 raise self.fail(f"is damaged: the metadata key {key!r} is {'repeated' if key else 'empty'}")
             metadata[key] = self._value(self._u32(f"the type of {key!r}"), key)
+            self.entries[key] = (start, self.position)
         return metadata
 
     def _value(self, kind: int, key: str) -> Value:
