@@ -62,12 +62,15 @@ def _train(folder: Path, job: Job) -> Iterator[TuneEvent]:
     from localllm.tune.load import load_model
     from localllm.tune.loop import train
     from localllm.tune.lora import attach
+    from localllm.weights.architectures import architecture_of
     from localllm.weights.gguf import read_header
 
     examples, held_out = read_examples(folder, "train"), read_examples(folder, "held_out")
     held = residence(device.kind)
-    model = load_model(read_header(job.model), held, mx.float32 if held == "float32" else mx.float16)
-    trainable = attach(model, config.rank, config.alpha, config.dropout, config.seed)
+    file = read_header(job.model)
+    model = load_model(file, held, mx.float32 if held == "float32" else mx.float16)
+    targets = architecture_of(file).trained
+    trainable = attach(model, config.rank, config.alpha, config.dropout, config.seed, targets)
     if device.warning:
         yield Warned(device.warning)
     seconds, steps = time.perf_counter() - start, config.steps(len(examples))
@@ -85,15 +88,14 @@ def _compare(folder: Path, job: Job) -> Iterator[TuneEvent]:
 
     from localllm.tune.compare import log_probabilities
     from localllm.tune.load import load_model
-    from localllm.tune.lora import attach, insert
+    from localllm.tune.lora import attach_adapter
     from localllm.weights.adapter import read_folder
     from localllm.weights.gguf import read_header
 
     sequences: list[Example] = read_examples(folder, "sequences")
     adapter = read_folder(job.adapter)
     model = load_model(read_header(job.model), "float32")
-    trainable = attach(model, adapter.rank, adapter.alpha)
-    insert(model, adapter)
+    trainable = attach_adapter(model, adapter)
     yield Ready(device.kind, device.blas, "float32", trainable, 0, time.perf_counter() - start, version("mlx"))
     base, tuned = log_probabilities(model, sequences)
     np.save(folder / BASE_LOGPROBS, base)

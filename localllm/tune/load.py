@@ -15,47 +15,48 @@ from mlx.utils import tree_flatten
 
 from localllm.errors import InvalidModelError
 from localllm.tune.device import Residence
-from localllm.weights.gguf import GGUFFile, TensorInfo
-from localllm.weights.names import gguf_name, model_config, rope_periods, row_order, tensor_names
+from localllm.tune.follow import follow_llama_cpp
+from localllm.weights.architectures import architecture_of
+from localllm.weights.config import model_config
+from localllm.weights.gguf import GGUFFile
+from localllm.weights.names import Slot, gguf_name, tensor_names
 from localllm.weights.quant import GROUP_SIZE, Affine, dequantize, is_affine, read_blocks, repack
 
-
-class Rope(Module):
-    """Rotary positions with the periods that llama.cpp would use, for files that scale them."""
-
-    def __init__(self, periods: mx.array) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._periods = periods  # (head_dim / 2,); the underscore keeps it out of the parameters
-
-    def __call__(self, x: mx.array, offset: int = 0) -> mx.array:
-        dims = 2 * self._periods.size
-        return mx.fast.rope(x, dims, traditional=False, base=None, scale=1.0, offset=offset, freqs=self._periods)
+DEFAULT_CTX = 4096
+"""Positions are those of a context of so many tokens, which chat has by default; it matters to longrope only."""
 
 
-def load_model(file: GGUFFile, residence: Residence, dtype: mx.Dtype = mx.float32) -> Any:
+def load_model(file: GGUFFile, residence: Residence, dtype: mx.Dtype = mx.float32, n_ctx: int = DEFAULT_CTX) -> Any:
     """The file's model with its weights, frozen.
 
     With residence "float32" every weight is dequantized to `dtype`; with "quantized" the blocks that MLX can hold stay
     quantized, with scales of `dtype`. Raises UnsupportedModelError and InvalidModelError before weights are read.
     """
     config = model_config(file)
-    module = _models_module(config["model_type"])
-    model = module.Model(module.ModelArgs.from_dict(config))
+    model = build(config)
     parameters = dict(tree_flatten(model.parameters()))
-    names = tensor_names(file, parameters)
-    _check(file, parameters, names)
+    slots = tensor_names(file, parameters)
+    _check(file, parameters, slots)
     if residence == "quantized":
-        _quantize_modules(model, file, names)
-    weights: list[tuple[str, mx.array]] = []
-    for parameter, name in names.items():
-        weights += _read(file, file.tensors[name], parameter, residence, dtype)
-    model.load_weights(weights, strict=True)
-    if (periods := rope_periods(file)) is not None:
-        for layer in model.layers:
-            layer.self_attn.rope = Rope(mx.array(periods))
+        _quantize_modules(model, file, slots)
+    for parameter, value in parameters.items():
+        if parameter in slots:
+            model.load_weights(_read(file, slots[parameter], parameter, residence, dtype), strict=False)
+        else:
+            model.load_weights([(parameter, mx.zeros(value.shape, dtype))], strict=False)  # a bias
+        mx.eval(model.parameters())  # one tensor at a time, so that its words can be let go
+    follow_llama_cpp(model, file, n_ctx)
     model.freeze()
     model.eval()
-    mx.eval(model.parameters())
+    return model
+
+
+def build(config: dict[str, Any]) -> Any:
+    """The model of a configuration, its weights still random."""
+    module = _models_module(config["model_type"])
+    model = module.Model(module.ModelArgs.from_dict(config))
+    if config["tie_word_embeddings"] and "lm_head" in model:  # a class that only learns it from the weights
+        model.sanitize({})
     return model
 
 
@@ -72,41 +73,44 @@ def _models_module(model_type: str) -> Any:
         del sys.modules["mlx_lm"]
 
 
-def _check(file: GGUFFile, parameters: dict[str, Any], names: dict[str, str]) -> None:
+def _check(file: GGUFFile, parameters: dict[str, Any], slots: dict[str, Slot]) -> None:
     """Every parameter has its tensor, of the right shape. Raises InvalidModelError naming both."""
+    zero = architecture_of(file).missing_bias_is_zero
     for parameter, value in parameters.items():
-        if parameter not in names:
+        if parameter not in slots:
+            if zero and parameter.endswith(".bias"):
+                continue
             raise InvalidModelError(f"{file.path} lacks the tensor {gguf_name(file, parameter)}.")
-        shape = file.tensors[names[parameter]].shape
-        if tuple(value.shape) != shape:
-            raise InvalidModelError(f"{file.path}: {names[parameter]} has the shape {shape}, not {tuple(value.shape)}.")
+        slot, shape = slots[parameter], tuple(value.shape)
+        whole = file.tensors[slot.tensor].shape
+        if slot.shape != shape or slot.rows.stop > whole[max(0, len(whole) - 2)]:
+            raise InvalidModelError(f"{file.path}: {slot.tensor} has the shape {whole}, which does not make {shape}.")
 
 
-def _quantize_modules(model: Any, file: GGUFFile, names: dict[str, str]) -> None:
+def _quantize_modules(model: Any, file: GGUFFile, slots: dict[str, Slot]) -> None:
     """Replace the modules whose blocks MLX can hold by quantized ones of the same bits."""
     bits = {"Q4_0": 4, "Q4_1": 4, "Q4_K": 4, "Q5_0": 5, "Q5_1": 5, "Q5_K": 5, "Q8_0": 8}
 
-    def choose(path: str, _module: Module) -> bool | dict[str, int]:
-        name = names.get(f"{path}.weight")
-        kind = file.tensors[name].type if name else ""
+    def choose(path: str, module: Module) -> bool | dict[str, int]:
+        slot = slots.get(f"{path}.weight")
+        kind = file.tensors[slot.tensor].type if slot and hasattr(module, "to_quantized") else ""
         return {"group_size": GROUP_SIZE, "bits": bits[kind]} if kind in bits else False
 
     quantize(model, class_predicate=choose)
 
 
 def _read(
-    file: GGUFFile, info: TensorInfo, parameter: str, residence: Residence, dtype: mx.Dtype
+    file: GGUFFile, slot: Slot, parameter: str, residence: Residence, dtype: mx.Dtype
 ) -> list[tuple[str, mx.array]]:
     """The arrays that a parameter is made of, with its rows in MLX's order."""
-    order = row_order(file, parameter)
-    back = None if order is None else np.argsort(order)
+    info = file.tensors[slot.tensor]
     blocks = read_blocks(file, info)
-    if not is_affine(info.type):
-        values = dequantize(blocks, info.type, info.shape)
-        return [(parameter, mx.array(values if back is None else values[back]).astype(dtype))]
+    if not is_affine(info.type) or len(info.shape) < 2:
+        values = _rows(dequantize(blocks, info.type, info.shape), slot) - _offset(file, parameter)
+        return [(parameter, mx.array(values).astype(dtype))]
     affine = repack(blocks, info.type, info.shape)
-    if back is not None:
-        affine = affine.take_rows(back)
+    parts = [_rows(part, slot) for part in (affine.words, affine.scales, affine.biases)]
+    affine = Affine(*parts, bits=affine.bits)
     if residence == "float32":
         return [(parameter, _dequantized(affine).astype(dtype))]
     path = parameter.removesuffix("weight")
@@ -114,9 +118,21 @@ def _read(
     return [(parameter, mx.array(affine.words)), (f"{path}scales", scales), (f"{path}biases", biases)]
 
 
+def _rows(values: Any, slot: Slot) -> Any:
+    """The parameter's own rows of a tensor, in MLX's order."""
+    if slot.order is None and values.shape[: len(slot.shape) - 1] == slot.shape[:-1]:
+        return values
+    axis = max(0, len(slot.shape) - 2)
+    own = values[(slice(None),) * axis + (slot.rows,)]
+    return own if slot.order is None else np.take(own, np.argsort(slot.order), axis)
+
+
+def _offset(file: GGUFFile, parameter: str) -> np.float32:
+    """What the converter added to this parameter."""
+    return np.float32(architecture_of(file).norm_offset if parameter.endswith("norm.weight") else 0.0)
+
+
 def _dequantized(affine: Affine) -> mx.array:
-    values = mx.dequantize(
+    return mx.dequantize(
         mx.array(affine.words), mx.array(affine.scales), mx.array(affine.biases), GROUP_SIZE, affine.bits
     )
-    mx.eval(values)  # one tensor at a time, so that its words can be let go
-    return values

@@ -1,9 +1,9 @@
-"""LoRA on the linear layers of a frozen model: y = W x + alpha / rank * (x A) B (Hu et al. 2021)."""
+"""LoRA on the matrices of a frozen model: y = W x + alpha / rank * (x A) B (Hu et al. 2021)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,45 +11,92 @@ import mlx.core as mx
 import numpy as np
 from mlx.nn.layers.base import Module
 from mlx.nn.layers.dropout import Dropout
+from mlx.nn.layers.embedding import Embedding
 from mlx.nn.layers.linear import Linear
-from mlx.nn.layers.quantized import QuantizedLinear
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.nn.layers.quantized import QuantizedEmbedding, QuantizedLinear
+from mlx.utils import tree_flatten
 
+from localllm.errors import AdapterMismatchError
 from localllm.weights.adapter import Adapter, from_tensors
 
 
 class LoRALinear(Module):
-    """A frozen linear layer and the low-rank change that is trained."""
+    """A frozen linear layer and its low-rank change: A (in, rank), B (rank, out)."""
 
-    def __init__(self, linear: Module, rank: int, scale: float, dropout: float) -> None:
+    def __init__(self, linear: Module, a: mx.array, b: mx.array, scale: float, dropout: float = 0.0) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        rows, columns = _shape(linear)
         self.linear = linear
+        self.linear.freeze()
         self.scale = scale
         self.dropout = Dropout(dropout)
-        bound = 1 / math.sqrt(columns)
-        self.lora_a = mx.random.uniform(-bound, bound, (columns, rank))
-        self.lora_b = mx.zeros((rank, rows))  # no change before the first step
+        self.lora_a, self.lora_b = a, b
 
     def __call__(self, x: mx.array) -> mx.array:
         y: mx.array = self.linear(x)
-        if self.scale == 0.0:
-            return y
-        z: mx.array = (self.dropout(x) @ self.lora_a) @ self.lora_b
-        return y + (self.scale * z).astype(y.dtype)
+        return self._added(y, (self.dropout(x) @ self.lora_a) @ self.lora_b)
+
+    def _added(self, y: mx.array, z: mx.array) -> mx.array:
+        return y if self.scale == 0.0 else y + (self.scale * z).astype(y.dtype)
 
 
-def attach(model: Any, rank: int, alpha: float, dropout: float = 0.0, seed: int = 0) -> int:
-    """Put LoRA on every linear layer of the blocks; only A and B stay trainable. Returns how many numbers they are."""
+class LoRAExperts(LoRALinear):
+    """The same for a stack of experts: A (experts, rank, in), B (experts, out, rank)."""
+
+    def __call__(self, x: mx.array, indices: mx.array, sorted_indices: bool = False) -> mx.array:
+        z: mx.array = self.dropout(x)
+        for matrix in (self.lora_a, self.lora_b):
+            z = mx.gather_mm(z, matrix.swapaxes(-1, -2), rhs_indices=indices, sorted_indices=sorted_indices)
+        return self._added(self.linear(x, indices, sorted_indices=sorted_indices), z)
+
+
+class LoRAEmbedding(LoRALinear):
+    """The same for an embedding, which may be the output too: A (vocabulary, rank), B (rank, width)."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self._added(self.linear(x), self.dropout(self.lora_a[x] @ self.lora_b))
+
+    def as_linear(self, x: mx.array) -> mx.array:
+        return self._added(self.linear.as_linear(x), (self.dropout(x) @ self.lora_b.T) @ self.lora_a.T)
+
+
+def attach(
+    model: Any, rank: int, alpha: float, dropout: float = 0.0, seed: int = 0, targets: Collection[str] = ()
+) -> int:
+    """Put LoRA on linear layers of the blocks; only A and B stay trainable. Returns how many numbers they are.
+
+    `targets` are paths within a block ("self_attn.q_proj"); without them it is every linear layer.
+    """
     mx.random.seed(seed)
     model.freeze()
-    for layer in model.layers:
+    for number, layer in enumerate(model.layers):
         linears = [(path, m) for path, m in layer.named_modules() if isinstance(m, Linear | QuantizedLinear)]
-        linears.sort(key=lambda item: item[0])  # so that the seed decides the same numbers everywhere
-        added = [(path, LoRALinear(module, rank, alpha / rank, dropout)) for path, module in linears]
-        for _, module in added:
-            module.linear.freeze()
-        layer.update_modules(tree_unflatten(added))
+        for path, module in sorted(linears, key=lambda item: item[0]):  # so that a seed always gives the same numbers
+            if targets and path not in targets:
+                continue
+            rows, columns = _shape(module)
+            bound = 1 / math.sqrt(columns)
+            a = mx.random.uniform(-bound, bound, (columns, rank))
+            b = mx.zeros((rank, rows))  # no change before the first step
+            _put(model, f"model.layers.{number}.{path}", LoRALinear(module, a, b, alpha / rank, dropout))
+    mx.eval(model.trainable_parameters())
+    return sum(value.size for value in _trainable(model).values())
+
+
+def attach_adapter(model: Any, adapter: Adapter) -> int:
+    """Put an adapter on the very matrices that it is for. Returns how many numbers it has.
+
+    Raises AdapterMismatchError naming a matrix that the model does not have.
+    """
+    model.freeze()
+    modules = dict(model.named_modules())
+    for path, (a, b) in adapter.layers.items():
+        if (module := modules.get(path)) is None:
+            raise AdapterMismatchError(f"The adapter changes {path}, which the model does not have.")
+        if isinstance(module, Embedding | QuantizedEmbedding):
+            kind: type[LoRALinear] = LoRAEmbedding
+        else:
+            kind = LoRALinear if isinstance(module, Linear | QuantizedLinear) else LoRAExperts
+        _put(model, path, kind(module, mx.array(a), mx.array(b), adapter.scale, adapter.dropout))
     mx.eval(model.trainable_parameters())
     return sum(value.size for value in _trainable(model).values())
 
@@ -58,12 +105,6 @@ def extract(model: Any, rank: int, alpha: float, dropout: float = 0.0) -> Adapte
     """The adapter as it stands in the model."""
     tensors = {name: np.array(value, np.float32) for name, value in _trainable(model).items()}
     return from_tensors(tensors, rank, alpha, dropout)
-
-
-def insert(model: Any, adapter: Adapter) -> None:
-    """Put an adapter's numbers into a model that `attach` prepared with the same rank and alpha."""
-    model.load_weights([(name, mx.array(value)) for name, value in adapter.tensors().items()], strict=False)
-    mx.eval(model.trainable_parameters())
 
 
 @contextmanager
@@ -78,6 +119,15 @@ def detached(model: Any) -> Iterator[None]:
     finally:
         for module, scale in zip(modules, scales, strict=True):
             module.scale = scale
+
+
+def _put(model: Any, path: str, module: Module) -> None:
+    """Replace the module at a path ("model.layers.0.self_attn.q_proj")."""
+    *parents, name = path.split(".")
+    node = model
+    for part in parents:
+        node = node[int(part)] if isinstance(node, list) else node[part]
+    setattr(node, name, module)
 
 
 def _trainable(model: Any) -> dict[str, mx.array]:

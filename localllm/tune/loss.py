@@ -25,9 +25,13 @@ def hidden_states(model: Any, tokens: mx.array) -> mx.array:
 
 
 def to_logits(model: Any, states: mx.array) -> mx.array:
-    """(n, width) -> (n, vocabulary), float32."""
-    output = model.model.embed_tokens.as_linear if model.args.tie_word_embeddings else model.lm_head
+    """(n, width) -> (n, vocabulary), float32; what follows the output matrix differs by class (Granite, Gemma 2)."""
+    output = model.lm_head if "lm_head" in model else model.model.embed_tokens.as_linear
     logits: mx.array = output(states).astype(mx.float32)
+    if (divisor := getattr(model.args, "logits_scaling", None)) is not None:
+        logits = logits / divisor
+    if (cap := getattr(model.args, "final_logit_softcapping", None)) is not None:
+        logits = mx.tanh(logits / cap) * cap
     return logits
 
 

@@ -1,13 +1,13 @@
-"""What MLX and GGUF call the same tensor, and how their row orders differ: one entry for each architecture.
+"""What MLX and GGUF call the same tensor, and how its rows lie in the file.
 
-An architecture is an entry in ARCHITECTURES. Names come from the gguf package's own table, which knows the Hugging Face
-names that mlx-lm uses; an entry only says what differs.
+Names come from the gguf package's own table, which knows the Hugging Face names that mlx-lm uses. Rows differ where the
+converter permuted them, and where it put q, k and v into one matrix (its option --fuse-qkv) that the class has apart.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,141 +15,104 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localllm.errors import InvalidModelError, UnsupportedModelError
+from localllm.weights.architectures import architecture_of
+from localllm.weights.architectures.base import head_dim, integer
 from localllm.weights.gguf import GGUFFile
-from localllm.weights.quant import dequantize, read_blocks
+
+EMBEDDING, OUTPUT = "model.embed_tokens", "lm_head"
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """How to read one `general.architecture` as a model of mlx-lm."""
+class Slot:
+    """Where an MLX parameter lies in a file."""
 
-    name: str
-    model_type: str
-    """The module of mlx_lm.models that has the model's class."""
-    permuted: Mapping[str, str]
-    """Projections whose rows GGUF permutes, by the metadata key with their number of heads."""
-    refused: Mapping[str, str]
-    """Metadata keys that, when present and not zero, mean a variant that is not supported, and its name."""
-    unused: tuple[str, ...] = ()
-    """Tensors that are not parameters of the model's class."""
+    tensor: str
+    """Name of the GGUF tensor."""
+    shape: tuple[int, ...]
+    """Of the parameter: (out, in), with experts (experts, out, in), for a bias or norm (out,)."""
+    start: int = 0
+    """Its first row in the tensor, which has more rows than the parameter where several are fused."""
+    order: NDArray[np.intp] | None = None
+    """gguf_rows = mlx_rows[order]; None: they are the same."""
 
-
-ARCHITECTURES: dict[str, Architecture] = {
-    "llama": Architecture(
-        "llama",
-        model_type="llama",
-        permuted={"q_proj": "attention.head_count", "k_proj": "attention.head_count_kv"},
-        refused={"expert_count": "a mixture of experts"},
-        unused=("rope_freqs.weight",),
-    ),
-}
+    @property
+    def rows(self) -> slice:
+        """Its rows in the tensor, along the dimension of the outputs."""
+        count = self.shape[-2] if len(self.shape) > 1 else self.shape[0]
+        return slice(self.start, self.start + count)
 
 
-def architecture_of(file: GGUFFile) -> Architecture:
-    """The entry for a model file. Raises UnsupportedModelError naming what is supported."""
-    entry = ARCHITECTURES.get(file.architecture)
-    supported = f"Fine-tuning supports: {', '.join(ARCHITECTURES)} (Llama, Mistral, SmolLM2, TinyLlama and their kin)."
-    if file.kind != "model":
-        raise UnsupportedModelError(f"{file.path} holds an {file.kind}, not a model.", supported)
-    if entry is None:
-        raise UnsupportedModelError(
-            f"{file.path} has the architecture {file.architecture!r}, which cannot be fine-tuned yet.", supported
-        )
-    for key, variant in entry.refused.items():
-        if file.metadata.get(f"{entry.name}.{key}"):
-            raise UnsupportedModelError(f"{file.path} is {variant}, which cannot be fine-tuned yet.", supported)
-    return entry
+def modules(file: GGUFFile) -> dict[str, Slot]:
+    """Every matrix that an adapter can change, by its path in MLX ("model.layers.0.self_attn.q_proj").
 
-
-def model_config(file: GGUFFile) -> dict[str, Any]:
-    """The configuration that mlx-lm's model class takes, from the file's metadata alone.
-
-    Raises InvalidModelError where a number is missing and UnsupportedModelError where it is given per layer.
+    Embedding and output come last; the output only where the file has one of its own.
     """
     entry = architecture_of(file)
-    hidden, heads = _integer(file, "embedding_length"), _integer(file, "attention.head_count")
-    head_dim = _integer(file, "attention.key_length", hidden // max(heads, 1))
-    for key in ("attention.value_length", "rope.dimension_count"):
-        if _integer(file, key, head_dim) != head_dim:
-            raise UnsupportedModelError(f"{file.path} has {key} other than {head_dim}, which cannot be fine-tuned yet.")
-    return {
-        "model_type": entry.model_type,
-        "hidden_size": hidden,
-        "num_hidden_layers": _integer(file, "block_count"),
-        "intermediate_size": _integer(file, "feed_forward_length"),
-        "num_attention_heads": heads,
-        "num_key_value_heads": _integer(file, "attention.head_count_kv", heads),
-        "head_dim": head_dim,
-        "rms_norm_eps": float(_number(file, "attention.layer_norm_rms_epsilon")),
-        "max_position_embeddings": _integer(file, "context_length"),
-        "vocab_size": _embeddings(file)[0],
-        "rope_theta": float(_number(file, "rope.freq_base", 10000.0)),
-        "tie_word_embeddings": "output.weight" not in file.tensors,
-        "attention_bias": "blk.0.attn_q.bias" in file.tensors,
-        "mlp_bias": "blk.0.ffn_gate.bias" in file.tensors,
-    }
+    layers = range(integer(file, "block_count"))
+    paths = [f"model.layers.{i}.{module}" for i in layers for module in entry.modules]
+    found = {path: slot for path in (*paths, EMBEDDING, OUTPUT) if (slot := find(file, f"{path}.weight"))}
+    if not found:
+        raise InvalidModelError(f"{file.path} has none of the matrices of a {file.architecture} model.")
+    return found
 
 
-def tensor_names(file: GGUFFile, parameters: Iterable[str]) -> dict[str, str]:
-    """GGUF tensor for each MLX parameter ("model.layers.0.self_attn.q_proj.weight" -> "blk.0.attn_q.weight").
+def find(file: GGUFFile, parameter: str) -> Slot | None:
+    """Where an MLX parameter lies; None where the file does not have it (a missing bias, a tied output)."""
+    name = gguf_name(file, parameter)
+    if name in file.tensors:
+        shape = file.tensors[name].shape
+        return Slot(name, shape, order=_row_order(file, parameter, shape))
+    return _fused(file, parameter, name)
 
-    A parameter without a tensor is left out (a missing bias is zero, a tied output has no weights of its own).
+
+def tensor_names(file: GGUFFile, parameters: Iterable[str]) -> dict[str, Slot]:
+    """Slot of each MLX parameter that the file has.
+
     Raises UnsupportedModelError when tensors of the file are left over.
     """
-    entry = architecture_of(file)
-    found = {}
-    for parameter in parameters:
-        name = gguf_name(file, parameter)
-        if name in file.tensors:
-            found[parameter] = name
-    if left := sorted(set(file.tensors) - set(found.values()) - set(entry.unused)):
-        raise UnsupportedModelError(f"{file.path} has tensors that a {entry.name} model lacks: {', '.join(left[:5])}.")
+    found = {parameter: slot for parameter in parameters if (slot := find(file, parameter))}
+    used = {slot.tensor for slot in found.values()} | set(architecture_of(file).unused)
+    if left := sorted(set(file.tensors) - used):
+        listed = ", ".join(left[:5])
+        raise UnsupportedModelError(f"{file.path} has tensors that a {file.architecture} model lacks: {listed}.")
     return found
 
 
 def gguf_name(file: GGUFFile, parameter: str) -> str:
     """GGUF's name for an MLX parameter, whether or not the file has it."""
-    table = _name_table(file.architecture, _integer(file, "block_count"))
-    name: str | None = table.get_name(parameter, try_suffixes=(".weight", ".bias"))
+    hugging_face = parameter
+    for ours, theirs in architecture_of(file).aliases.items():
+        hugging_face = hugging_face.replace(ours, theirs)
+    table = _name_table(file.architecture, integer(file, "block_count"))
+    name: str | None = table.get_name(hugging_face, try_suffixes=(".weight", ".bias"))
     if name is None:
         raise UnsupportedModelError(f"GGUF has no name for {parameter} in a {file.architecture} model.")
     return name
 
 
-def row_order(file: GGUFFile, parameter: str) -> NDArray[np.intp] | None:
-    """For a parameter whose rows GGUF permutes: `order`, with gguf_rows = mlx_rows[order]; else None.
-
-    The converter splits the rows of each head in two halves and interleaves them (llama.cpp, LlamaModel.permute).
-    """
-    entry = architecture_of(file)
-    module = parameter.removesuffix(".weight").removesuffix(".bias")
-    key = entry.permuted.get(module.rpartition(".")[2])
+def _row_order(file: GGUFFile, parameter: str, shape: tuple[int, ...]) -> NDArray[np.intp] | None:
+    """The converter splits the rows of each head in two halves and interleaves them (conversion/llama.py, permute)."""
+    module = parameter.removesuffix(".weight").removesuffix(".bias").rpartition(".")[2]
+    key = architecture_of(file).permuted.get(module)
     if key is None:
         return None
-    heads = _integer(file, key, _integer(file, "attention.head_count"))
-    rows = file.tensors[gguf_name(file, module + ".weight")].shape[0]
+    heads = integer(file, key, integer(file, "attention.head_count"))
+    rows = shape[-2] if len(shape) > 1 else shape[0]
     return np.arange(rows).reshape(heads, 2, rows // heads // 2).swapaxes(1, 2).reshape(-1)
 
 
-def rope_periods(file: GGUFFile) -> NDArray[np.float32] | None:
-    """Rotary periods (head_dim / 2,) where the file scales them, else None: they are then base ** (2 i / head_dim).
-
-    Llama 3 gives a factor for each period in the tensor rope_freqs.weight; linear scaling gives one for all (ggml's
-    rope divides the angle by it). Raises UnsupportedModelError for other kinds of scaling.
-    """
-    kind = file.metadata.get(f"{file.architecture}.rope.scaling.type", "none")
-    if kind not in ("none", "linear"):
-        raise UnsupportedModelError(f"{file.path} scales its positions by {kind!r}, which cannot be fine-tuned yet.")
-    factor = float(_number(file, "rope.scaling.factor", 1.0)) if kind == "linear" else 1.0
-    info = file.tensors.get("rope_freqs.weight")
-    if info is None and factor == 1.0:
+def _fused(file: GGUFFile, parameter: str, name: str) -> Slot | None:
+    """The part of a fused attn_qkv that is this q, k or v."""
+    stem, _, kind = name.rpartition(".")
+    block, _, part = stem.rpartition(".")
+    fused = file.tensors.get(f"{block}.attn_qkv.{kind}")
+    if fused is None or part not in ("attn_q", "attn_k", "attn_v"):
         return None
-    config = model_config(file)
-    exponents = np.arange(0, config["head_dim"], 2, dtype=np.float32) / config["head_dim"]
-    periods = np.float32(config["rope_theta"]) ** exponents * np.float32(factor)
-    if info is not None:
-        periods = periods * dequantize(read_blocks(file, info), info.type, info.shape)
-    return np.asarray(periods, np.float32)
+    heads = integer(file, "attention.head_count")
+    query, key = (count * head_dim(file) for count in (heads, integer(file, "attention.head_count_kv", heads)))
+    start, rows = {"attn_q": (0, query), "attn_k": (query, key), "attn_v": (query + key, key)}[part]
+    shape = (rows, *fused.shape[1:])
+    return Slot(fused.name, shape, start, _row_order(file, parameter, shape))
 
 
 @functools.cache
@@ -158,22 +121,3 @@ def _name_table(architecture: str, n_layers: int) -> Any:
 
     kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
     return gguf.get_tensor_name_map(kinds[architecture], n_layers)
-
-
-def _embeddings(file: GGUFFile) -> tuple[int, ...]:
-    if "token_embd.weight" not in file.tensors:
-        raise InvalidModelError(f"{file.path} has no token embeddings.")
-    return file.tensors["token_embd.weight"].shape
-
-
-def _number(file: GGUFFile, key: str, default: float | None = None) -> int | float:
-    value = file.metadata.get(f"{file.architecture}.{key}", default)
-    if value is None:
-        raise InvalidModelError(f"{file.path} does not say its {key}.")
-    if not isinstance(value, int | float):
-        raise UnsupportedModelError(f"{file.path} has a {key} for each layer, which cannot be fine-tuned yet.")
-    return value
-
-
-def _integer(file: GGUFFile, key: str, default: int | None = None) -> int:
-    return int(_number(file, key, default))
