@@ -120,9 +120,9 @@ def _read(
 
 def _rows(values: Any, slot: Slot) -> Any:
     """The parameter's own rows of a tensor, in MLX's order."""
-    if slot.order is None and values.shape[: len(slot.shape) - 1] == slot.shape[:-1]:
-        return values
     axis = max(0, len(slot.shape) - 2)
+    if slot.order is None and values.shape[axis] == slot.shape[axis]:
+        return values
     own = values[(slice(None),) * axis + (slot.rows,)]
     return own if slot.order is None else np.take(own, np.argsort(slot.order), axis)
 
