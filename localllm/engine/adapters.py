@@ -7,6 +7,7 @@ for instance), so an adapter's header is compared with the base's before native 
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,30 +16,77 @@ from localllm.engine.native import forget_complaints, last_complaint, library
 from localllm.errors import AdapterError, AdapterMismatchError
 from localllm.weights.gguf import GGUFFile, read_header
 
+ALPHA = "adapter.lora.alpha"
+
 
 def check_adapter(path: Path, base: GGUFFile) -> None:
-    """Raises AdapterMismatchError or AdapterError, naming the tensor, unless the adapter fits the base."""
+    """Raises AdapterMismatchError or AdapterError, naming the tensor, unless the adapter fits the base.
+
+    What is asked for is what llama.cpp needs (llama-adapter.cpp, llama-graph.cpp), more strictly than it asks itself:
+    it looks at two dimensions of each matrix only, and stops the process at a product that does not fit.
+    """
     adapter = read_header(path)
-    if adapter.metadata.get("general.type") != "adapter" or adapter.metadata.get("adapter.type") != "lora":
-        raise AdapterError(f"{path} is a GGUF, but not a LoRA adapter.", "A model is chosen with --model.")
-    ours, theirs = adapter.metadata.get("general.architecture"), base.metadata.get("general.architecture")
-    if ours != theirs:
-        raise AdapterMismatchError(f"The adapter {path} is for {ours} models; {base.path.name} is a {theirs} model.")
+    _check_metadata(adapter, base)
     for name, tensor in adapter.tensors.items():
-        target = name.removesuffix(".lora_a").removesuffix(".lora_b")
-        if target == name:
-            raise AdapterError(f"The adapter {path} holds {name}, which is not a LoRA matrix.", "Convert it again.")
+        target, dot, half = name.rpartition(".")
+        if half not in ("lora_a", "lora_b") or not dot:
+            raise _not_lora(path, name)
+        other = adapter.tensors.get(f"{target}.{'lora_b' if half == 'lora_a' else 'lora_a'}")
+        if other is None:
+            raise AdapterError(f"The adapter {path} holds {name} without its other half.", "Convert it again.")
         if target not in base.tensors:
             raise AdapterMismatchError(f"The adapter {path} changes {target}, which {base.path.name} does not have.")
-        if target == "token_embd.weight" and "output.weight" not in base.tensors:
-            message = f"The adapter {path} changes the token embedding, which {base.path.name} shares with its output."
-            raise AdapterError(message, "llama.cpp cannot attach that; merge it into the model instead.")
-        weight = base.tensors[target].shape
-        expected = weight[-1] if name.endswith(".lora_a") else weight[-2]
-        found = tensor.shape[-1] if name.endswith(".lora_a") else tensor.shape[-2]
-        if len(tensor.shape) < 2 or expected != found:
+        if half == "lora_a":
+            _check_pair(target, tensor.shape, other.shape, base)
+
+
+def _check_metadata(adapter: GGUFFile, base: GGUFFile) -> None:
+    path, metadata = adapter.path, adapter.metadata
+    if metadata.get("general.type") != "adapter" or metadata.get("adapter.type") != "lora":
+        raise AdapterError(f"{path} is a GGUF, but not a LoRA adapter.", "A model is chosen with --model.")
+    ours, theirs = metadata.get("general.architecture"), base.metadata.get("general.architecture")
+    if ours != theirs:
+        raise AdapterMismatchError(f"The adapter {path} is for {ours} models; {base.path.name} is a {theirs} model.")
+    if "adapter.alora.invocation_tokens" in metadata:
+        message = f"The adapter {path} is an activated LoRA (aLoRA), which works only after a certain text."
+        raise AdapterError(message, "localllm applies an adapter to the whole conversation, so it cannot use this one.")
+    alpha = metadata.get(ALPHA)
+    if alpha is None:
+        return  # llama.cpp then multiplies with 1
+    start, end = adapter.entries[ALPHA]
+    if not isinstance(alpha, float) or end - start != 8 + len(ALPHA) + 4 + 4:  # key, its type, and the number
+        raise AdapterError(f"The alpha of the adapter {path} is not a 32-bit float.", "Convert it again.")
+    if alpha == 0 or not math.isfinite(alpha):
+        meaning = "would take that for no alpha at all" if alpha == 0 else "cannot multiply with that"
+        raise AdapterError(f"The adapter {path} has alpha {alpha:g}: llama.cpp {meaning}.", "Convert it again.")
+
+
+def _not_lora(path: Path, name: str) -> AdapterError:
+    if name.endswith("_norm.weight"):
+        message = f"The adapter {path} holds {name}, a norm of its own, which llama.cpp would leave out."
+        return AdapterError(message, "Merge it into the model with the program that made it.")
+    return AdapterError(f"The adapter {path} holds {name}, which is not a LoRA matrix.", "Convert it again.")
+
+
+def _check_pair(target: str, a: tuple[int, ...], b: tuple[int, ...], base: GGUFFile) -> None:
+    """The two matrices must be what `weights.lora` says of linear layers, experts and the embedding."""
+    weight, file = base.tensors[target].shape, base.path.name
+    if len(weight) < 2:
+        raise AdapterError(f"The adapter changes {target}, which is not a matrix in {file}.", "Convert it again.")
+    embedding = target == "token_embd.weight"
+    if embedding and "output.weight" not in base.tensors:
+        message = f"The adapter changes the token embedding, which {file} shares with its output."
+        raise AdapterError(message, "llama.cpp cannot attach that; merge it into the model instead.")
+    if len(b) < 2 or len(a) < 2 or not (rank := b[-1]):
+        raise AdapterError(f"{target}.lora_a and .lora_b have shapes {a} and {b}, which are no matrices.")
+    *experts, out, width = weight
+    wanted_a = (out, rank) if embedding else (*experts, rank, width)
+    wanted_b = (width, rank) if embedding else (*experts, out, rank)
+    for half, found, wanted in (("lora_b", b, wanted_b), ("lora_a", a, wanted_a)):
+        if found != wanted:
             raise AdapterMismatchError(
-                f"{name} has shape {tensor.shape}, but {target} in {base.path.name} has {weight}."
+                f"{target}.{half} has shape {found}, but {target} in {file} has {weight}: at rank {rank} it must be "
+                f"{wanted}."
             )
 
 

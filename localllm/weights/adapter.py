@@ -1,34 +1,47 @@
 """LoRA adapters as values, and our folder of one: mlx-lm's own layout, so that its tools can read it too.
 
-adapters.safetensors    model.layers.N.<module>.lora_a (in, rank) and .lora_b (rank, out), float32
+adapters.safetensors    <path>.lora_a and <path>.lora_b, float32, in mlx-lm's orientation (see Adapter)
 adapter_config.json     rank, scale = alpha / rank, dropout, keys of the adapted modules
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from localllm.errors import AdapterError
+from localllm.weights.names import EMBEDDING
+from localllm.weights.safetensors import Matrix, read_tensors
 
 WEIGHTS, CONFIG, GGUF_NAME = "adapters.safetensors", "adapter_config.json", "adapter.gguf"
-Matrix = NDArray[np.float32]
+EVERY_LAYER = -1
+"""num_layers as mlx-lm understands it: the adapter may be on any layer (tuner/utils.py)."""
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A low-rank change of some linear layers: y += alpha / rank * x A B."""
+    """A low-rank change of some matrices: every one does y += scale * (x A) B, with one scale = alpha / rank.
+
+    A layer's own rank is A.shape[1]; it may be smaller than `rank`. Where a source has a scale for each layer, the
+    difference is folded into B on the way in (`from_scaled`).
+    """
 
     rank: int
+    """The largest of all layers."""
     alpha: float
     layers: Mapping[str, tuple[Matrix, Matrix]]
-    """Path of each adapted module in MLX's model -> A (in, rank) and B (rank, out)."""
+    """Path of each adapted module in MLX's model -> A and B.
+
+    linear      A (in, rank), B (rank, out)
+    experts     A (experts, rank, in), B (experts, out, rank): "model.layers.N.mlp.switch_mlp.gate_proj"
+    embedding   A (vocabulary, rank), B (rank, width): "model.embed_tokens"
+    """
     dropout: float = 0.0
 
     @property
@@ -42,26 +55,75 @@ class Adapter:
         return flat | {f"{path}.lora_b": b for path, (_, b) in self.layers.items()}
 
 
+def matrix_shape(path: str, a: Matrix, b: Matrix) -> tuple[int, ...]:
+    """Shape of the matrix that such a pair changes: (out, in), (experts, out, in) or (vocabulary, width)."""
+    if a.ndim == 3:
+        return (a.shape[0], b.shape[1], a.shape[2])
+    return (a.shape[0], b.shape[1]) if path == EMBEDDING else (b.shape[1], a.shape[0])
+
+
 def from_tensors(tensors: Mapping[str, Matrix], rank: int, alpha: float, dropout: float = 0.0) -> Adapter:
     """An adapter from flat names. Raises AdapterError for a name or shape that does not belong."""
-    paths = [name.removesuffix(".lora_a") for name in tensors if name.endswith(".lora_a")]
-    if not paths or len(tensors) != 2 * len(paths):
-        raise AdapterError("The adapter's tensors are not pairs of lora_a and lora_b.")
-    layers = {}
-    for path in paths:
-        a, b = tensors[f"{path}.lora_a"], tensors.get(f"{path}.lora_b")
-        if b is None or a.ndim != 2 or b.ndim != 2 or a.shape[1] != rank or b.shape[0] != rank:
-            shapes = f"{a.shape} and {None if b is None else b.shape}"
-            raise AdapterError(f"The adapter's {path} has the shapes {shapes}, which do not fit rank {rank}.")
-        layers[path] = (a, b)
-    return Adapter(rank, alpha, layers, dropout)
+    pairs = paired(tensors)
+    for path, (a, b) in pairs.items():
+        if not _is_pair(a, b) or a.shape[1] > rank:
+            problem = f"has the shapes {a.shape} and {b.shape}, which do not fit rank {rank}"
+            raise AdapterError(f"The adapter's {path} {problem}.")
+    return Adapter(rank, alpha, pairs, dropout)
+
+
+def from_scaled(layers: Mapping[str, tuple[Matrix, Matrix, float]], dropout: float = 0.0) -> Adapter:
+    """An adapter from layers that each have a scale of their own.
+
+    The commonest scale becomes the adapter's; where another applies, B is multiplied with their ratio. Raises
+    AdapterError for shapes that do not belong together, values that are not finite, or no layer at all.
+    """
+    for path, (a, b, scale) in layers.items():
+        if not _is_pair(a, b) or not a.shape[1]:
+            raise AdapterError(f"The adapter's {path} has the shapes {a.shape} and {b.shape}, which are no pair.")
+        if not (np.isfinite(scale) and np.isfinite(a).all() and np.isfinite(b).all()):
+            raise AdapterError(f"The adapter's {path} has values that are not finite.", "Its training has diverged.")
+    if not layers:
+        raise AdapterError("The adapter changes nothing: it holds no layers.")
+    scales = Counter(scale for _, _, scale in layers.values() if scale)
+    common = max(scales, key=lambda scale: (scales[scale], scale)) if scales else 1.0
+    folded = {path: (a, _times(b, scale / common)) for path, (a, b, scale) in layers.items()}
+    rank = max(a.shape[1] for a, _ in folded.values())
+    return Adapter(rank, common * rank, folded, dropout)
+
+
+def paired(tensors: Mapping[str, Matrix]) -> dict[str, tuple[Matrix, Matrix]]:
+    """Path -> A and B, from flat names. Raises AdapterError, naming it, for a tensor without its other half."""
+    pairs = {}
+    for name in tensors:
+        path, _, half = name.rpartition(".")
+        if half not in ("lora_a", "lora_b"):
+            raise AdapterError(f"The adapter holds {name}, which is not a LoRA matrix.")
+        other = f"{path}.{'lora_b' if half == 'lora_a' else 'lora_a'}"
+        if other not in tensors:
+            raise AdapterError(f"The adapter holds {name} without {other}.")
+        pairs[path] = (tensors[f"{path}.lora_a"], tensors[f"{path}.lora_b"])
+    if not pairs:
+        raise AdapterError("The adapter changes nothing: it holds no layers.")
+    return pairs
+
+
+def padded(adapter: Adapter) -> Adapter:
+    """The same adapter with every layer at the full rank, by zeros: for programs that know one rank only."""
+
+    def to_rank(value: Matrix, axis: int) -> Matrix:
+        missing = adapter.rank - value.shape[axis]
+        return np.pad(value, [(0, missing if i == axis else 0) for i in range(value.ndim)]) if missing else value
+
+    layers = {path: (to_rank(a, 1), to_rank(b, 2 if b.ndim == 3 else 0)) for path, (a, b) in adapter.layers.items()}
+    return Adapter(adapter.rank, adapter.alpha, layers, adapter.dropout)
 
 
 def write_folder(folder: Path, adapter: Adapter) -> None:
     """Write adapters.safetensors and adapter_config.json into an existing folder, each renamed into place."""
     from safetensors.numpy import save_file
 
-    tensors = {name: np.ascontiguousarray(value) for name, value in adapter.tensors().items()}
+    tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in adapter.tensors().items()}
     part = folder / f".{WEIGHTS}.part"
     save_file(tensors, part)
     part.replace(folder / WEIGHTS)
@@ -72,29 +134,40 @@ def write_folder(folder: Path, adapter: Adapter) -> None:
 
 def read_folder(folder: Path) -> Adapter:
     """Read a folder that `write_folder` wrote. Raises AdapterError when a file is missing or does not fit."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
         parameters = config["lora_parameters"]
         rank, scale = int(parameters["rank"]), float(parameters["scale"])
-        tensors = load_file(folder / WEIGHTS)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        dropout = float(parameters.get("dropout", 0.0))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise AdapterError(f"{folder} does not hold an adapter made by localllm: {error}.") from error
-    floats = {name: value.astype(np.float32) for name, value in tensors.items()}
-    return from_tensors(floats, rank, scale * rank, float(parameters.get("dropout", 0.0)))
+    return from_tensors(read_tensors(folder / WEIGHTS), rank, scale * rank, dropout)
+
+
+def module_keys(paths: Iterable[str]) -> list[str]:
+    """The keys of mlx-lm's configuration: a module's path within its layer, or from the top where it is in none."""
+    return sorted({path.split(".", 3)[3] if path.startswith("model.layers.") else path for path in paths})
 
 
 def _config(adapter: Adapter) -> dict[str, Any]:
-    modules = [path.split(".", 3) for path in adapter.layers]  # model . layers . N . <module>
     return {
         "fine_tune_type": "lora",
-        "num_layers": len({parts[2] for parts in modules}),
+        "num_layers": EVERY_LAYER,
         "lora_parameters": {
             "rank": adapter.rank,
             "scale": adapter.scale,
             "dropout": adapter.dropout,
-            "keys": sorted({parts[3] for parts in modules}),
+            "keys": module_keys(adapter.layers),
         },
     }
+
+
+def _is_pair(a: Matrix, b: Matrix) -> bool:
+    """Whether A and B have one rank, and the same experts where they have any."""
+    if (a.ndim, b.ndim) == (3, 3):
+        return (a.shape[0], a.shape[1]) == (b.shape[0], b.shape[2])
+    return (a.ndim, b.ndim) == (2, 2) and bool(a.shape[1] == b.shape[0])
+
+
+def _times(b: Matrix, factor: float) -> Matrix:
+    return b if factor == 1.0 else (b * np.float32(factor)).astype(np.float32)

@@ -1,51 +1,82 @@
-"""Our adapter as a GGUF LoRA, the form that llama.cpp attaches to the base without merging.
+"""Adapters as GGUF LoRAs, the form that llama.cpp attaches to the base without merging, and back.
 
-llama.cpp (llama-adapter.cpp) wants `<base tensor>.lora_a` (rank, in) and `.lora_b` (out, rank), and multiplies with
-adapter.lora.alpha / rank. Both are transposed against MLX's, and where GGUF permutes the rows of the base (q and k of
-the llama architecture) the rows of B are permuted with them.
+llama.cpp (llama-adapter.cpp, llama-graph.cpp) wants, for a base tensor T, and multiplies with adapter.lora.alpha / rank
+of that pair:
+
+    linear      T.lora_a (rank, in)           T.lora_b (out, rank): both transposed against MLX's
+    experts     T.lora_a (experts, rank, in)  T.lora_b (experts, out, rank): as MLX has them
+    embedding   T.lora_a (vocabulary, rank)   T.lora_b (width, rank): only B is transposed
+
+Where GGUF permutes the rows of the base, those of B are permuted with them. Where it has q, k and v in one tensor, the
+A of all three are stacked and their B become the blocks of a diagonal.
 """
 
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from localllm.errors import AdapterMismatchError
-from localllm.weights.adapter import Adapter, Matrix
-from localllm.weights.gguf import GGUFFile
-from localllm.weights.names import gguf_name, row_order
+from localllm.errors import AdapterError, AdapterMismatchError
+from localllm.weights.adapter import Adapter, from_scaled, matrix_shape
+from localllm.weights.gguf import GGUFFile, read_header
+from localllm.weights.names import EMBEDDING, OUTPUT, Slot, modules
+from localllm.weights.quant import dequantize, read_blocks
+from localllm.weights.safetensors import Matrix
 
 Metadata = Mapping[str, str | int | float | bool]
+Part = tuple[str, Slot]
+
+
+def check_fit(adapter: Adapter, base: GGUFFile) -> dict[str, Slot]:
+    """Where each layer of the adapter lies in the base.
+
+    Raises AdapterMismatchError naming the module, and both shapes, for one that the base lacks or has in another shape.
+    """
+    slots = modules(base)
+    for path, (a, b) in adapter.layers.items():
+        shape = matrix_shape(path, a, b)
+        if path not in slots:
+            tied = " (its output is its token embedding)" if path == OUTPUT else ""
+            raise AdapterMismatchError(f"The adapter changes {path}, which {base.path} does not have{tied}.")
+        if shape != slots[path].shape:
+            raise AdapterMismatchError(
+                f"The adapter's {path} is for a matrix of {shape}, but {slots[path].tensor} of {base.path} has "
+                f"{slots[path].shape}."
+            )
+    return {path: slots[path] for path in adapter.layers}
 
 
 def gguf_tensors(adapter: Adapter, base: GGUFFile) -> dict[str, Matrix]:
-    """The adapter's tensors by GGUF name and in GGUF's orientation and row order.
+    """The adapter's tensors by GGUF name and in GGUF's orientation, row order and scale.
 
-    Raises AdapterMismatchError naming the tensor and both shapes where the adapter does not fit the base.
+    Raises AdapterMismatchError naming the tensor and both shapes where the adapter does not fit the base, and
+    AdapterError for one on the embedding of a base that shares it with its output: that aborts llama.cpp.
     """
+    slots = check_fit(adapter, base)
+    if EMBEDDING in slots and OUTPUT not in modules(base):
+        message = f"The adapter changes the token embedding, which {base.path.name} shares with its output."
+        raise AdapterError(message, "llama.cpp cannot attach that: merge it with `localllm export ... --to merged`.")
+    parts: defaultdict[str, list[Part]] = defaultdict(list)
+    for path, slot in slots.items():
+        parts[slot.tensor].append((path, slot))
     tensors: dict[str, Matrix] = {}
-    for path, (a, b) in adapter.layers.items():
-        name = gguf_name(base, f"{path}.weight")
-        shape = base.tensors[name].shape if name in base.tensors else None
-        if shape != (b.shape[1], a.shape[0]):
-            raise AdapterMismatchError(
-                f"The adapter's {path} is for a matrix of {(b.shape[1], a.shape[0])}, but {name} of {base.path} has "
-                f"{shape or 'no such tensor'}."
-            )
-        order = row_order(base, f"{path}.weight")
-        rows = b.T if order is None else b.T[order]
-        tensors[f"{name}.lora_a"] = np.ascontiguousarray(a.T, np.float32)
-        tensors[f"{name}.lora_b"] = np.ascontiguousarray(rows, np.float32)
+    for name, those in parts.items():
+        a, b = _stacked(adapter, base, those) if _is_fused(base, those[0][1]) else _single(adapter, *those[0])
+        rank = b.shape[-1]
+        tensors[f"{name}.lora_a"] = np.ascontiguousarray(a, np.float32)
+        tensors[f"{name}.lora_b"] = np.ascontiguousarray(_rescaled(b, rank / adapter.rank), np.float32)
     return tensors
 
 
 def write_gguf(path: Path, adapter: Adapter, base: GGUFFile, metadata: Metadata) -> None:
     """Write a GGUF LoRA for `base`, beside its final name and then renamed.
 
-    `metadata` holds what else it says of itself, under keys that begin with "general." or "localllm.".
+    `metadata` holds what else it says of itself, under keys that begin with "general." or "localllm.". Raises as
+    `gguf_tensors` does.
     """
     import gguf
 
@@ -67,6 +98,80 @@ def write_gguf(path: Path, adapter: Adapter, base: GGUFFile, metadata: Metadata)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def read_gguf(path: Path, base: GGUFFile) -> Adapter:
+    """Read a GGUF LoRA as ours. Its header must have been checked (engine.adapters.check_adapter).
+
+    A pair on a fused attn_qkv comes back as three layers. Raises AdapterMismatchError for tensors that are no module of
+    the base, and AdapterError for values that are not finite.
+    """
+    file = read_header(path)
+    slots = modules(base)
+    alpha = float(file.metadata.get("adapter.lora.alpha", 0.0))  # type: ignore[arg-type]
+    layers: dict[str, tuple[Matrix, Matrix, float]] = {}
+    for name in (n.removesuffix(".lora_b") for n in file.tensors if n.endswith(".lora_b")):
+        those = [(p, slot) for p, slot in slots.items() if slot.tensor == name]
+        if not those:
+            raise AdapterMismatchError(
+                f"{path} changes {name}, which is not a matrix of {base.path} that localllm knows."
+            )
+        a, b = (_dequantized(file, f"{name}.{half}") for half in ("lora_a", "lora_b"))
+        scale = alpha / b.shape[-1] if alpha else 1.0  # as llama.cpp does (llama_adapter_lora_weight::get_scale)
+        for module, slot in those:
+            pair = _from_gguf(module, slot, a, b, fused=_is_fused(base, slot))
+            if pair[0].shape[1]:  # else this part of a fused matrix is not changed
+                layers[module] = (*pair, scale)
+    return from_scaled(layers)
+
+
+def _is_fused(base: GGUFFile, slot: Slot) -> bool:
+    """Whether the tensor holds more than this module."""
+    return base.tensors[slot.tensor].shape != slot.shape
+
+
+def _single(adapter: Adapter, path: str, slot: Slot) -> tuple[Matrix, Matrix]:
+    """A and B as GGUF has them."""
+    a, b = adapter.layers[path]
+    if a.ndim == 3:
+        return a, b if slot.order is None else b[:, slot.order]
+    rows = b.T if slot.order is None else b.T[slot.order]
+    return (a if path == EMBEDDING else a.T), rows
+
+
+def _stacked(adapter: Adapter, base: GGUFFile, parts: list[Part]) -> tuple[Matrix, Matrix]:
+    """The modules of one fused tensor: stacked A, and B with the blocks of a diagonal."""
+    singles = [(*_single(adapter, path, slot), slot.rows) for path, slot in parts]
+    ranks = [a.shape[0] for a, _, _ in singles]
+    both = np.zeros((base.tensors[parts[0][1].tensor].shape[0], sum(ranks)), np.float32)
+    column = 0
+    for (_, b, rows), rank in zip(singles, ranks, strict=True):
+        both[rows, column : column + rank] = b
+        column += rank
+    return np.concatenate([a for a, _, _ in singles]), both
+
+
+def _from_gguf(path: str, slot: Slot, a: Matrix, b: Matrix, fused: bool) -> tuple[Matrix, Matrix]:
+    """One module's A and B as MLX has them; of a fused pair only the ranks that reach its rows."""
+    b = b[..., slot.rows, :]
+    if fused:
+        used = np.flatnonzero(b.any(axis=0))
+        a, b = a[used], b[:, used]
+    if slot.order is not None:
+        b = b[..., np.argsort(slot.order), :]
+    if a.ndim == 3:
+        return a, b
+    return (a if path == EMBEDDING else a.T), b.T
+
+
+def _rescaled(b: Matrix, factor: float) -> Matrix:
+    """llama.cpp divides alpha by the rank of the pair, we by the largest of all."""
+    return b if factor == 1.0 else b * np.float32(factor)
+
+
+def _dequantized(file: GGUFFile, name: str) -> Matrix:
+    info = file.tensors[name]
+    return dequantize(read_blocks(file, info), info.type, info.shape).astype(np.float32)
 
 
 def _add(writer: object, key: str, value: str | int | float | bool) -> None:
