@@ -1,0 +1,228 @@
+"""The child process that runs `llama_model_quantize`, and its parent's side: start it, follow it, end it.
+
+The job goes in as one JSON argument; out come JSON lines, {"log": level, "text": ...} for what llama.cpp says. The
+status is 0 when the file is written. The child ends when its standard input does, so it does not outlive the parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import queue
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from localllm.errors import CancelledError, EngineError, InvalidModelError, StorageError
+
+_POLL = 0.1  # seconds between looks at `cancel`
+_GRACE = 2.0  # seconds to end after SIGTERM
+_WARN = 3  # ggml.h, enum ggml_log_level
+_TENSOR = re.compile(r"\[\s*(\d+)/\s*(\d+)\]\s+(\S+)")  # as llama_model_quantize_impl reports each
+_SLAB = 256 << 20  # bytes of rows that llama.cpp holds at a time; the result is the same with any number
+_INT, _STRING = 0, 3  # llama.h, enum llama_model_kv_override_type
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to quantize: paths, a name of FILE_TYPES, and llama.cpp's switches."""
+
+    source: str
+    target: str
+    kind: str
+    imatrix: str | None
+    requantize: bool
+    pure: bool
+    n_threads: int = 1
+
+
+def run_job(
+    job: Job, n_threads: int, least: int, cancel: threading.Event | None = None
+) -> Iterator[tuple[int, int, str]]:
+    """Do the job in a child, yielding (number, of how many, name) of each tensor; the file is renamed into place last.
+
+    `least` bytes have to be free. Raises EngineError, StorageError and CancelledError.
+    """
+    target = Path(job.target)
+    _check_room(target, least)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    said: list[str] = []
+    try:
+        with _child(replace(job, target=str(temporary), n_threads=n_threads)) as child:
+            for level, text in _follow(child, cancel):
+                if found := _TENSOR.match(text):
+                    yield int(found[1]), int(found[2]), found[3]
+                elif level >= _WARN:
+                    said.append(text)
+            status = child.wait()
+        if status != 0:
+            raise _failure(status, said, job)
+        _publish(temporary, target)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _check_room(target: Path, least: int) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(target.parent).free
+    except OSError as error:
+        raise StorageError(f"Cannot write {target} ({error.strerror}).", "Choose another place.") from error
+    if target.is_dir():
+        raise StorageError(f"{target} is a folder.", "Give the name of a file in it.")
+    if free < least:
+        need, have = f"{least / 1e6:.0f} MB", f"{free / 1e6:.0f} MB"
+        raise StorageError(f"{target} takes at least {need}, and its disk has {have} free.", "Free some.")
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    """Look whether the file is whole, have it on the disk, and give it its name."""
+    from localllm.weights.gguf import read_header
+
+    try:
+        read_header(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except InvalidModelError as error:
+        raise EngineError(f"llama.cpp wrote a file for {target} that is not whole.", "Is the disk full?") from error
+    except OSError as error:
+        raise StorageError(f"Cannot write {target} ({error.strerror}).", "Check permissions and free space.") from error
+
+
+def _failure(status: int, said: list[str], job: Job) -> EngineError | StorageError:
+    what = f"{job.source} could not be quantized to {job.kind}"
+    text = "; ".join(line.strip(" =\n") for line in said)
+    if "iostream" in text or "basic_ios" in text:
+        return StorageError(f"Cannot write {job.target}: the disk is full or the folder is not writable.", "Free some.")
+    if status == -signal.SIGKILL:
+        return EngineError(f"{what}: the process was killed.", "Most likely the machine ran out of memory.")
+    if "imatrix" in text or "importance matrix" in text:
+        return EngineError(f"{what} without a fitting importance matrix.", "Give one with --imatrix.")
+    if "requantizing from type" in text:
+        return EngineError(f"{what}: it is quantized already.", "Start from an F16 or F32 file.")
+    why = next((line.split(": ", 1)[-1] for line in reversed(said) if "fail" in line.lower()), text[-200:])
+    how = f" ({signal.Signals(-status).name})" if status < 0 else ""
+    return EngineError(f"{what}{how}: {why.strip() or 'llama.cpp said nothing'}.", "Choose another --type.")
+
+
+@contextmanager
+def _child(job: Job) -> Iterator[subprocess.Popen[str]]:
+    """The running child, in a session of its own so that Ctrl-C reaches only the parent; gone afterwards."""
+    root = str(Path(__file__).resolve().parents[2])
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+    # -P: modules that lie in the person's folder are not the program's
+    command = [sys.executable, "-P", "-m", "localllm.engine.quantizer", json.dumps(asdict(job))]
+    child = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.terminate()
+            try:
+                child.wait(_GRACE)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        for stream in (child.stdin, child.stdout):
+            if stream is not None:
+                stream.close()
+
+
+def _follow(child: subprocess.Popen[str], cancel: threading.Event | None) -> Iterator[tuple[int, str]]:
+    """Level and text of each thing that llama.cpp says. Raises CancelledError."""
+    lines: queue.Queue[str | None] = queue.Queue()
+
+    def read() -> None:
+        assert child.stdout is not None
+        with suppress(ValueError):  # closed while reading: nobody listens any more
+            for line in child.stdout:
+                lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        if cancel is not None and cancel.is_set():
+            raise CancelledError("Stopped; nothing was written.")
+        try:
+            line = lines.get(timeout=_POLL)
+        except queue.Empty:
+            continue
+        if line is None:
+            return
+        with suppress(ValueError, KeyError, TypeError):  # something native wrote to stdout
+            said = json.loads(line)
+            yield int(said["log"]), str(said["text"])
+
+
+# The child
+
+
+def main(job: Job) -> int:
+    """Quantize, with everything llama.cpp says on stdout; 0 when the file is written."""
+    from localllm.engine.native import library
+    from localllm.engine.quantize import FILE_TYPES
+
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    lib = library()
+    on_log = lib.llama_log_callback(_say)
+    lib.llama_log_set(on_log, ctypes.c_void_p(0))
+    params = lib.llama_model_quantize_default_params()
+    params.nthread = job.n_threads
+    params.ftype = getattr(lib, f"LLAMA_FTYPE_{FILE_TYPES[job.kind]}")
+    params.only_copy = job.kind == "COPY"
+    params.allow_requantize, params.pure, params.max_buf_size = job.requantize, job.pure, _SLAB
+    held = _set_imatrix(lib, params, Path(job.imatrix)) if job.imatrix else None
+    status = lib.llama_model_quantize(os.fsencode(job.source), os.fsencode(job.target), ctypes.byref(params))
+    del held
+    return int(status)
+
+
+def _say(level: int, text: bytes, _user_data: Any) -> None:
+    sys.stdout.write(json.dumps({"log": level, "text": text.decode("utf-8", "replace")}) + "\n")
+    sys.stdout.flush()
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+def _set_imatrix(lib: Any, params: Any, path: Path) -> Any:
+    """Give the matrix to llama.cpp and say in the file's metadata which one it was; returns what has to stay alive."""
+    from localllm.weights.imatrix import read_imatrix
+
+    matrix = read_imatrix(path)
+    entries = (lib.llama_model_imatrix_data * (len(matrix.importance) + 1))()  # the last one, all zero, ends the list
+    for entry, (name, values) in zip(entries, matrix.importance.items(), strict=False):
+        entry.name, entry.size = name.encode(), values.size
+        entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    facts: dict[str, str | int] = {"file": path.name, "entries_count": len(matrix.importance)}
+    facts |= {key: value for key, value in (("dataset", matrix.dataset), ("chunks_count", matrix.chunks)) if value}
+    overrides = (lib.llama_model_kv_override * (len(facts) + 1))()
+    for override, (key, value) in zip(overrides, facts.items(), strict=False):
+        override.key = f"quantize.imatrix.{key}".encode()
+        if isinstance(value, str):
+            override.tag, override.value.val_str = _STRING, value.encode()[:127].decode("utf-8", "ignore").encode()
+        else:
+            override.tag, override.value.val_i64 = _INT, value
+    params.imatrix, params.kv_overrides = entries, overrides
+    return matrix, entries, overrides
+
+
+if __name__ == "__main__":
+    sys.exit(main(Job(**json.loads(sys.argv[1]))))

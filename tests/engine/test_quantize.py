@@ -1,0 +1,298 @@
+"""llama.cpp's quantizer: blocks against the gguf package and against what they were made of, whole files, refusals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from localllm.engine import quantizer
+from localllm.engine.llama import LlamaEngine
+from localllm.engine.quantize import BLIND, FILE_TYPES, quantize_chunk, quantize_model, quantizing
+from localllm.errors import (
+    CancelledError,
+    DataError,
+    EngineError,
+    InvalidModelError,
+    StorageError,
+    UnsupportedModelError,
+    UsageError,
+)
+from localllm.weights.gguf import GGUFFile, read_header
+from localllm.weights.quant import dequantize, read_blocks
+
+
+def random(rows: int = 24, columns: int = 512) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal((rows, columns), dtype=np.float32)
+
+
+def back(blocks: bytes, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    raw = np.frombuffer(blocks, np.uint8).reshape(-1, gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]][1])
+    return dequantize(raw, kind, shape)
+
+
+def error(kind: str, values: np.ndarray, importance: np.ndarray | None = None) -> float:
+    """Root of the mean squared error, in units of the values' own."""
+    made = back(quantize_chunk(values, kind, importance), kind, values.shape)
+    return float(np.sqrt(np.mean((made - values) ** 2) / np.mean(values**2)))
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16", "F32", "TQ1_0", "TQ2_0"])
+def test_blocks_are_those_of_the_gguf_package(kind: str) -> None:
+    values = random()
+    theirs = gguf.quants.quantize(values, gguf.GGMLQuantizationType[kind])
+    assert quantize_chunk(values, kind) == theirs.tobytes()
+
+
+@pytest.mark.parametrize(
+    "kind, bound",
+    [("Q8_0", 0.007), ("Q6_K", 0.02), ("Q5_K", 0.04), ("Q4_K", 0.08), ("Q3_K", 0.17), ("Q2_K", 0.33),
+     ("IQ4_NL", 0.09), ("IQ4_XS", 0.09), ("IQ3_S", 0.18)],
+)  # fmt: skip
+def test_quantized_values_come_back_within_the_types_error(kind: str, bound: float) -> None:
+    found = error(kind, random())
+    assert bound / 3 < found < bound
+
+
+@pytest.mark.parametrize("kind", sorted(BLIND))
+def test_types_of_few_bits_need_an_importance_matrix(kind: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=f"{kind}.*importance matrix"):
+        quantize_chunk(random(), kind)
+    if kind in ("IQ3_XXS", "IQ2_XXS"):  # the others first compute large tables
+        assert 0.1 < error(kind, random(), np.ones(512, np.float32)) < 0.5
+
+
+def test_importance_moves_the_error_to_where_it_does_not_matter() -> None:
+    values = random(64)
+    importance = np.where(np.arange(512) % 2, 100, 0.01).astype(np.float32)
+    off = (back(quantize_chunk(values, "Q4_K", importance), "Q4_K", values.shape) - values) ** 2
+    plain = (back(quantize_chunk(values, "Q4_K"), "Q4_K", values.shape) - values) ** 2
+    assert off[:, 1::2].mean() < 0.9 * plain[:, 1::2].mean()
+    assert off[:, 0::2].mean() > plain[:, 0::2].mean()
+
+
+def test_the_number_of_threads_does_not_matter() -> None:
+    values = random(3000, 256)  # several pieces
+    assert len({quantize_chunk(values, "Q4_K", n_threads=n) for n in (1, 2, 5)}) == 1
+
+
+def test_a_view_that_is_not_contiguous_is_what_it_shows() -> None:
+    values = random(48, 512)
+    assert quantize_chunk(values[::2, :256], "Q8_0") == quantize_chunk(values[::2, :256].copy(), "Q8_0")
+
+
+@pytest.mark.parametrize("kind", ["F16", "BF16"])
+def test_halves_round_to_nearest_even(kind: str) -> None:
+    step = 2.0**-10 if kind == "F16" else 2.0**-7
+    values = np.array([[1 + step / 2, 1 + step * 3 / 2, 1 + step * 0.51, -1 - step / 2]], np.float32)
+    assert list(back(quantize_chunk(values, kind), kind, values.shape)[0]) == [1, 1 + 2 * step, 1 + step, -1]
+
+
+@pytest.mark.parametrize("kind, value", [("F16", 65520.0), ("Q8_0", 1e9), ("F32", np.inf), ("BF16", np.nan)])
+def test_what_a_type_cannot_hold_is_refused_and_not_clamped(kind: str, value: float) -> None:
+    values = random(1, 256)
+    values[0, 7] = value
+    with pytest.raises(UnsupportedModelError, match=f"finite number that {kind}"):
+        quantize_chunk(values, kind)
+    if kind == "F16":
+        values[0, 7] = 65519
+        assert back(quantize_chunk(values, kind), kind, values.shape)[0, 7] == 65504
+
+
+@pytest.mark.parametrize(
+    "kind, shape", [("Q4_K", (4, 128)), ("Q8_0", (4, 40)), ("Q8_K", (4, 256)), ("I32", (4, 256)), ("F16", (256,))]
+)
+def test_shapes_and_types_that_cannot_be(kind: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(UnsupportedModelError, match=kind):
+        quantize_chunk(np.zeros(shape, np.float32), kind)
+
+
+def test_importance_of_another_length_is_refused() -> None:
+    with pytest.raises(DataError):
+        quantize_chunk(random(), "Q4_K", np.ones(256, np.float32))
+
+
+# Whole files
+
+
+def tensor(file: GGUFFile, name: str) -> np.ndarray:
+    info = file.tensors[name]
+    return dequantize(read_blocks(file, info), info.type, info.shape)
+
+
+def matrix_of(file: GGUFFile, path: Path, name: str = "") -> Path:
+    """An importance matrix, in the old form, of the matrices with that in their names: early columns matter most."""
+    infos = [info for info in file.tensors.values() if len(info.shape) == 2 and name in info.name]
+    out = struct.pack("<i", len(infos))
+    for info in infos:
+        raw = info.name.encode()
+        values = np.linspace(10, 0.1, info.shape[1], dtype="<f4").tobytes()
+        out += struct.pack(f"<i{len(raw)}sii", len(raw), raw, 1, info.shape[1]) + values
+    path.write_bytes(out + struct.pack("<ii5s", 9, 5, b"words"))
+    return path
+
+
+def test_every_type_has_a_number_in_llama_cpp() -> None:
+    import llama_cpp
+
+    assert all(hasattr(llama_cpp, f"LLAMA_FTYPE_{name}") for name in FILE_TYPES.values())
+
+
+def test_a_model_becomes_another_type_and_runs(guide_path: Path, tmp_path: Path) -> None:
+    source, target = read_header(guide_path), tmp_path / "folder" / "new.gguf"
+    seen = [(step.done, step.total) for step in quantizing(guide_path, target, "q8_0", n_threads=1)]
+    assert seen == [(n, len(source.tensors)) for n in range(1, len(source.tensors) + 1)]
+    assert os.listdir(target.parent) == ["new.gguf"]
+    made = read_header(target)
+    assert made.metadata["general.file_type"] == 7
+    assert made.tensors["blk.0.ffn_up.weight"].type == "Q8_0"
+    for name in ("blk.0.ffn_up.weight", "output_norm.weight"):
+        old, new = tensor(source, name), tensor(made, name)
+        assert np.abs(new - old).max() <= np.abs(old).max() / 127
+    engine = LlamaEngine.open(target, 64, 1)
+    assert np.isfinite(engine.logits([5, 6, 7])).all()
+    engine.close()
+
+
+def test_tensors_are_the_blocks_that_quantize_chunk_makes(guide_path: Path, tmp_path: Path) -> None:
+    quantize_model(guide_path, tmp_path / "f32.gguf", "F32", n_threads=1)
+    f32 = read_header(tmp_path / "f32.gguf")
+    for importance in (None, matrix_of(f32, tmp_path / "i.dat")):
+        quantize_model(tmp_path / "f32.gguf", tmp_path / "new.gguf", "Q4_K_M", imatrix=importance, n_threads=1)
+        made = read_header(tmp_path / "new.gguf")
+        for name in ("blk.0.attn_q.weight", "blk.1.ffn_down.weight"):
+            info = made.tensors[name]
+            weights = np.linspace(10, 0.1, info.shape[1], dtype=np.float32) if importance else None
+            expected = quantize_chunk(tensor(f32, name), info.type, weights)
+            assert read_blocks(made, info).tobytes() == expected
+    assert made.metadata["quantize.imatrix.file"] == "i.dat"
+    assert made.metadata["quantize.imatrix.dataset"] == "words"
+    assert made.metadata["quantize.imatrix.chunks_count"] == 9
+    assert made.metadata["quantize.imatrix.entries_count"] == sum(len(i.shape) == 2 for i in f32.tensors.values())
+
+
+def test_pure_gives_one_type(guide_path: Path, tmp_path: Path) -> None:
+    quantize_model(guide_path, tmp_path / "pure.gguf", "Q4_0", pure=True, n_threads=1)
+    types = {info.type for info in read_header(tmp_path / "pure.gguf").tensors.values() if len(info.shape) == 2}
+    assert types == {"Q4_0"}
+
+
+@pytest.mark.parametrize(
+    "kind, options, expected, words",
+    [
+        ("Q4_K_X", {}, UsageError, "Q4_K_M"),
+        ("IQ2_XS", {}, EngineError, "importance matrix.*--imatrix"),
+        ("Q4_0", {"requantize": False}, EngineError, "quantized already"),
+    ],
+)
+def test_refusals_say_what_to_do(
+    guide_path: Path, tmp_path: Path, kind: str, options: dict, expected: type[Exception], words: str
+) -> None:
+    with pytest.raises(expected, match=words):
+        quantize_model(guide_path, tmp_path / "new.gguf", kind, n_threads=1, **options)
+    assert os.listdir(tmp_path) == []
+
+
+def test_files_that_cannot_be_quantized(guide_path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.gguf"
+    copy.write_bytes(guide_path.read_bytes())
+    with pytest.raises(UsageError, match="replace the model"):
+        quantize_model(copy, copy, "Q8_0")
+    with pytest.raises(StorageError, match="is a folder"):
+        quantize_model(copy, tmp_path, "Q8_0")
+    copy.write_bytes(guide_path.read_bytes()[:-1000])
+    with pytest.raises(InvalidModelError, match="truncated"):
+        quantize_model(copy, tmp_path / "new.gguf", "Q8_0")
+
+
+def test_importance_matrices_of_other_models_are_refused(guide_path: Path, tmp_path: Path) -> None:
+    file = read_header(guide_path)
+    path = tmp_path / "i.dat"
+    made = matrix_of(file, path, "blk.0.ffn_down.weight").read_bytes()
+    for other, words in ((b"blk.0.ffn_gone.weight", "says nothing"), (b"blk.0.ffn_gate.weight", "another model")):
+        path.write_bytes(made.replace(b"blk.0.ffn_down.weight", other))
+        with pytest.raises(DataError, match=words):
+            quantize_model(guide_path, tmp_path / "new.gguf", "Q4_0", imatrix=path)
+
+
+def test_stopping_ends_the_child_and_leaves_nothing(guide_path: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out" / "new.gguf"
+    cancel = threading.Event()
+    steps = quantizing(guide_path, target, "IQ3_S", n_threads=1, cancel=cancel)
+    next(steps)
+    cancel.set()
+    with pytest.raises(CancelledError):
+        for _ in steps:
+            pass
+    assert os.listdir(target.parent) == []
+
+
+def test_a_child_that_dies_is_an_error_here(guide_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dying(subprocess.Popen):
+        def __init__(self, command: list[str], **options: object) -> None:
+            super().__init__([sys.executable, "-c", "import os; os.abort()"], **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(quantizer.subprocess, "Popen", Dying)
+    with pytest.raises(EngineError, match=r"could not be quantized to Q8_0 \(SIGABRT\)"):
+        quantize_model(guide_path, tmp_path / "new.gguf", "Q8_0")
+    assert not (tmp_path / "new.gguf").exists()
+
+
+def test_a_disk_without_room_is_found_first(guide_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantizer.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(StorageError, match=r"new\.gguf takes at least"):
+        quantize_model(guide_path, tmp_path / "new.gguf", "Q8_0")
+
+
+def test_a_disk_that_fills_is_told(guide_path: Path, tmp_path: Path) -> None:
+    """A limit on file sizes stands for the full disk: llama.cpp sees the same failed write."""
+    code = (
+        "import resource, signal, sys; from pathlib import Path; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from localllm.engine.quantize import quantize_model\n"
+        "from localllm.errors import StorageError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
+        "try: quantize_model(Path(sys.argv[1]), Path(sys.argv[2]), 'Q8_0')\n"
+        "except StorageError as error: print('storage', error)\n"
+    )
+    target = tmp_path / "out" / "new.gguf"
+    run = subprocess.run([sys.executable, "-c", code, guide_path, target], capture_output=True, text=True, check=False)
+    assert run.stdout.startswith("storage"), run.stderr
+    assert "new.gguf" in run.stdout
+    assert os.listdir(target.parent) == []
+
+
+def test_the_child_does_not_outlive_its_parent(guide_path: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from localllm.engine import quantizer, quantize\n"
+        "start = quantizer.subprocess.Popen\n"
+        "def told(*a, **k):\n    c = start(*a, **k); print(c.pid, flush=True); return c\n"
+        "quantizer.subprocess.Popen = told\n"
+        "quantize.quantize_model(Path(sys.argv[1]), Path(sys.argv[2]), 'IQ3_S', n_threads=1)\n"
+    )
+    command = [sys.executable, "-c", code, str(guide_path), str(tmp_path / "new.gguf")]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    end = time.monotonic() + 20
+    while time.monotonic() < end and _lives(child):
+        time.sleep(0.05)
+    assert not _lives(child)
+    assert not (tmp_path / "new.gguf").exists()
+
+
+def _lives(pid: int) -> bool:
+    """Whether that process runs; one that has ended but that nobody has waited for does not."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(state.strip()) and not state.startswith("Z")
