@@ -20,16 +20,10 @@ from localllm.evaluate.agreement import Agreement
 from localllm.store.files import write_atomically
 from localllm.store.registry import MANIFEST, Registry
 from localllm.tasks.answering import AnswerProgress, ExactMatch, exact_match_of
+from localllm.tasks.heldout import HELD_OUT, write_held_out
 from localllm.tasks.preparing import FinetuneRequest, Prepared, prepare
 from localllm.tasks.staging import Staging
-from localllm.tasks.verify import (
-    HELD_OUT,
-    VerifyProgress,
-    VerifyResult,
-    VerifyStarted,
-    verify_folder,
-    write_held_out,
-)
+from localllm.tasks.verify import Rows, VerifyProgress, VerifyResult, VerifyStarted, verify_folder
 from localllm.tune.config import TrainConfig
 from localllm.tune.events import Evaluated, Failed, Ready, Step, Trained, Warned, encode
 from localllm.tune.job import Job, write_job
@@ -165,7 +159,8 @@ def _verify(
 ) -> Generator[FinetuneEvent, None, VerifyResult]:
     """The verdict on the staged adapter. Raises VerificationError, the adapter then set aside."""
     result: VerifyResult | None = None
-    for event in verify_folder(name, staging.folder, prepared.model, base_sha256, registry.home.cache, cancel):
+    rows, cache = Rows("held-out", prepared.held_out), registry.home.cache
+    for event in verify_folder(name, staging.folder, prepared.model, base_sha256, rows, cache, cancel):
         if isinstance(event, VerifyResult):
             result = event
         if not isinstance(event, VerifyStarted):

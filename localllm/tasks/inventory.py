@@ -96,8 +96,20 @@ def _show_adapter(registry: Registry, adapter: AdapterRef) -> dict[str, Any]:
         "alpha": file.metadata.get("adapter.lora.alpha"),
         "rank": max((min(tensor.shape) for tensor in file.tensors.values()), default=0),
         "tensors": len(file.tensors),
+        **_said(file),
         **{k: v for k, v in registry.manifest(adapter).items() if k not in ("name", "path")},
     }
+
+
+def _said(adapter: GGUFFile) -> dict[str, Any]:
+    """What a GGUF adapter of ours says of itself: its base, its training, its certificate, its merge."""
+    said: dict[str, Any] = {}
+    for key, value in adapter.metadata.items():
+        room, _, rest = key.partition(".")
+        group, _, name = rest.partition(".")
+        if room == "localllm" and name and isinstance(value, int | float | str):
+            said.setdefault(group, {})[name] = value
+    return said
 
 
 def _quantization(file: GGUFFile) -> str:

@@ -74,7 +74,7 @@ def _exactly_scaled(decoder: type[Any]) -> type[Any]:
         def __call__(self, inputs: mx.array, cache: Any = None, input_embeddings: mx.array | None = None) -> mx.array:
             states = self.embed_tokens(inputs) if input_embeddings is None else input_embeddings
             root = math.sqrt(self.args.hidden_size)
-            rounded = float(mx.array(root, mx.bfloat16).astype(mx.float32).item())
+            rounded = mx.array(root, mx.bfloat16).astype(mx.float32)
             caches = [*(cache or ()), *[None] * max(len(self.layers), self.sliding_window_pattern)]  # it looks at one
             output: mx.array = super().__call__(inputs, caches, states * (root / rounded))
             return output

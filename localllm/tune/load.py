@@ -109,13 +109,13 @@ def _read(
         values = _rows(dequantize(blocks, info.type, info.shape), slot) - _offset(file, parameter)
         return [(parameter, mx.array(values).astype(dtype))]
     affine = repack(blocks, info.type, info.shape)
-    parts = [_rows(part, slot) for part in (affine.words, affine.scales, affine.biases)]
-    affine = Affine(*parts, bits=affine.bits)
+    words, scales, biases = (_rows(part, slot) for part in (affine.words, affine.scales, affine.biases))
+    affine = Affine(words, scales, biases, affine.bits)
     if residence == "float32":
         return [(parameter, _dequantized(affine).astype(dtype))]
     path = parameter.removesuffix("weight")
-    scales, biases = mx.array(affine.scales).astype(dtype), mx.array(affine.biases).astype(dtype)
-    return [(parameter, mx.array(affine.words)), (f"{path}scales", scales), (f"{path}biases", biases)]
+    numbers = {"scales": affine.scales, "biases": affine.biases}
+    return [(parameter, mx.array(affine.words)), *((path + n, mx.array(v).astype(dtype)) for n, v in numbers.items())]
 
 
 def _rows(values: Any, slot: Slot) -> Any:

@@ -20,8 +20,8 @@ from localllm.errors import AdapterMismatchError
 from localllm.weights.adapter import Adapter, from_tensors
 
 
-class LoRALinear(Module):
-    """A frozen linear layer and its low-rank change: A (in, rank), B (rank, out)."""
+class LowRank(Module):
+    """A frozen module and the low-rank change of its matrix."""
 
     def __init__(self, linear: Module, a: mx.array, b: mx.array, scale: float, dropout: float = 0.0) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -31,15 +31,18 @@ class LoRALinear(Module):
         self.dropout = Dropout(dropout)
         self.lora_a, self.lora_b = a, b
 
-    def __call__(self, x: mx.array) -> mx.array:
-        y: mx.array = self.linear(x)
-        return self._added(y, (self.dropout(x) @ self.lora_a) @ self.lora_b)
-
     def _added(self, y: mx.array, z: mx.array) -> mx.array:
         return y if self.scale == 0.0 else y + (self.scale * z).astype(y.dtype)
 
 
-class LoRAExperts(LoRALinear):
+class LoRALinear(LowRank):
+    """For a linear layer: A (in, rank), B (rank, out)."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self._added(self.linear(x), (self.dropout(x) @ self.lora_a) @ self.lora_b)
+
+
+class LoRAExperts(LowRank):
     """The same for a stack of experts: A (experts, rank, in), B (experts, out, rank)."""
 
     def __call__(self, x: mx.array, indices: mx.array, sorted_indices: bool = False) -> mx.array:
@@ -49,7 +52,7 @@ class LoRAExperts(LoRALinear):
         return self._added(self.linear(x, indices, sorted_indices=sorted_indices), z)
 
 
-class LoRAEmbedding(LoRALinear):
+class LoRAEmbedding(LowRank):
     """The same for an embedding, which may be the output too: A (vocabulary, rank), B (rank, width)."""
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -93,7 +96,7 @@ def attach_adapter(model: Any, adapter: Adapter) -> int:
         if (module := modules.get(path)) is None:
             raise AdapterMismatchError(f"The adapter changes {path}, which the model does not have.")
         if isinstance(module, Embedding | QuantizedEmbedding):
-            kind: type[LoRALinear] = LoRAEmbedding
+            kind: type[LowRank] = LoRAEmbedding
         else:
             kind = LoRALinear if isinstance(module, Linear | QuantizedLinear) else LoRAExperts
         _put(model, path, kind(module, mx.array(a), mx.array(b), adapter.scale, adapter.dropout))
@@ -110,7 +113,7 @@ def extract(model: Any, rank: int, alpha: float, dropout: float = 0.0) -> Adapte
 @contextmanager
 def detached(model: Any) -> Iterator[None]:
     """Within this, the model answers as the base does."""
-    modules = [m for _, m in model.named_modules() if isinstance(m, LoRALinear)]
+    modules = [m for _, m in model.named_modules() if isinstance(m, LowRank)]
     scales = [m.scale for m in modules]
     try:
         for module in modules:

@@ -6,6 +6,7 @@ import json
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from localllm.engine.llama import LlamaEngine
@@ -24,11 +25,16 @@ from localllm.paths import Home
 from localllm.store.registry import Registry
 from localllm.tasks import finetune as task
 from localllm.tasks.finetune import Done, FinetuneRequest, Started, finetune
-from localllm.tasks.verify import HELD_OUT, VerifyResult, verify
+from localllm.tasks.certifying import read_certificate
+from localllm.tasks.heldout import HELD_OUT
+from localllm.tasks.judging import Verdict
+from localllm.tasks.verify import VerifyResult, verify
 from localllm.tune.events import Step
-from localllm.weights.adapter import read_folder
+from localllm.weights.adapter import GGUF_NAME, WEIGHTS, Adapter, read_folder, write_folder
 from localllm.weights.gguf import read_header
-from tests.weights.oracle import oracle, shared
+from localllm.weights.quant import read_blocks
+from localllm.weights.writer import copy_gguf
+from tests.weights.oracle import fixture, shared
 
 WORDS = ("ball", "cat", "dog", "tree", "cake", "bird")
 
@@ -51,6 +57,13 @@ def rows(tmp_path: Path, n: int = 24) -> Path:
     return path
 
 
+def another(tmp_path: Path) -> Path:
+    """A model of an architecture that cannot be trained."""
+    path = tmp_path / "falcon.gguf"
+    copy_gguf(read_header(fixture("llama")), path, metadata={"general.architecture": "falcon"})
+    return path
+
+
 def request(tmp_path: Path, model: str, **settings: object) -> FinetuneRequest:
     settings = {"data": rows(tmp_path), "epochs": 8, **settings}
     return FinetuneRequest(name="bye", model=model, **settings)  # type: ignore[arg-type]
@@ -62,7 +75,7 @@ def nothing_is_left(registry: Registry) -> bool:
 
 
 def test_teaches_verifies_and_publishes(tmp_path: Path, registry: Registry) -> None:
-    model = str(oracle("llama-f16.gguf"))  # random weights, but it has an end token that can be learned
+    model = str(fixture("llama"))  # random weights, but it has an end token that can be learned
     events = list(finetune(registry, request(tmp_path, model, epochs=16, test=rows(tmp_path))))
     started, done = events[0], events[-1]
     assert isinstance(started, Started)
@@ -89,7 +102,7 @@ def test_teaches_verifies_and_publishes(tmp_path: Path, registry: Registry) -> N
     # it is an adapter like any other: verified again by name, and refused on another base
     assert isinstance(list(verify(registry, "bye"))[-1], VerifyResult)
     with pytest.raises(AdapterMismatchError):
-        list(verify(registry, "bye", str(oracle("mistral-f16.gguf"))))
+        list(verify(registry, "bye", str(fixture("llama3"))))
     with pytest.raises(AdapterError, match="already an adapter named 'bye'"):
         next(finetune(registry, request(tmp_path, model)))
 
@@ -107,27 +120,41 @@ def test_a_damaged_adapter_fails_verification(tmp_path: Path, registry: Registry
     list(finetune(registry, request(tmp_path, model, epochs=2)))
     folder = registry.adapter_dir("bye")
     base, adapter = read_header(Path(model)), read_folder(folder)
-    for scale, problem in ((0.0, "no effect"), (-1.0, "another direction")):
+    for scale, problem in ((0.0, "no effect"), (-1.0, "something else in llama.cpp")):
         layers = {path: (a, b * scale) for path, (a, b) in adapter.layers.items()}
         if scale == 0.0:
             task.write_gguf(folder / "adapter.gguf", adapter, base, {})
-            from localllm.weights.adapter import Adapter, write_folder
-
             write_folder(folder, Adapter(adapter.rank, adapter.alpha, layers))
         else:
             write_folder(folder, adapter)
             task.write_gguf(folder / "adapter.gguf", Adapter(adapter.rank, adapter.alpha, layers), base, {})
         with pytest.raises(VerificationError, match=problem):
             list(verify(registry, "bye"))
-    (folder / HELD_OUT).unlink()
-    with pytest.raises(AdapterError, match=r"has no adapters\.safetensors and heldout\.jsonl"):
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(AdapterError, match=r"has no adapters\.safetensors beside it"):
         list(verify(registry, "bye"))
+
+
+def test_a_certificate_is_kept_and_renewed(tmp_path: Path, registry: Registry, model: str) -> None:
+    list(finetune(registry, request(tmp_path, model, epochs=1)))
+    folder = registry.adapter_dir("bye")
+    made = read_header(folder / GGUF_NAME)
+    assert read_certificate(made)["rows"] == "held-out"
+    (folder / HELD_OUT).unlink()
+    result = list(verify(registry, "bye"))[-1]  # on built-in texts now
+    assert isinstance(result, VerifyResult)
+    again = read_header(folder / GGUF_NAME)
+    assert read_certificate(again) == result.certificate == registry.manifest(registry.adapter("bye"))["verify"]
+    assert result.certificate["rows"] == "built-in"
+    assert result.conversion is not None and result.conversion.kl < 1e-9
+    for name, info in made.tensors.items():  # its tensors keep their bytes
+        assert np.array_equal(read_blocks(made, info), read_blocks(again, again.tensors[name]))
 
 
 def test_a_failed_verification_is_set_aside(
     tmp_path: Path, registry: Registry, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("localllm.tasks.verify.judge", lambda agreement: "It is bad.")
+    monkeypatch.setattr("localllm.tasks.verify.judge", lambda conversion, agreement: Verdict("It is bad."))
     with pytest.raises(VerificationError, match=r"It is bad\. It was not registered") as caught:
         list(finetune(registry, request(tmp_path, model, max_steps=2)))
     aside = registry.home.adapters / "bye.failed"
@@ -162,7 +189,7 @@ def test_mistakes_are_found_before_anything_is_written(tmp_path: Path, registry:
     cases: list[tuple[dict[str, object], type[LocalLLMError], str]] = [
         ({"data": bad}, DataError, "line 2"),
         ({"max_length": 5}, DataError, "24 of 24 rows|22 of 22 rows"),
-        ({"model": str(oracle("qwen2-f16.gguf"))}, UnsupportedModelError, "qwen2"),
+        ({"model": str(another(tmp_path))}, UnsupportedModelError, "'falcon', which cannot be fine-tuned"),
         ({"rank": 0}, UsageError, "--rank must be more than 0"),
         ({"dropout": 1.0}, UsageError, "--dropout"),
         ({"name": "../x"}, AdapterError, "cannot be an adapter's name"),

@@ -10,12 +10,16 @@ import pytest
 
 from localllm.errors import AdapterError
 from localllm.evaluate.agreement import Agreement, compare, kl, log_softmax
-from localllm.tasks.verify import MAX_PROBABILITIES, choose_positions, judge, read_held_out, write_held_out
+from localllm.tasks.conversion import Conversion
+from localllm.tasks.heldout import MAX_PROBABILITIES, choose_positions, read_held_out, write_held_out
+from localllm.tasks.judging import judge
+from localllm.tasks.probes import PROBES, probe_rows
 from localllm.types import Example
 
 GOOD = Agreement(
     positions=100, base_kl=1e-5, kl=1e-4, top1=0.99, base_top1=1.0, effect_cosine=0.999, effect_kl=0.5
 )  # fmt: skip
+EXACT = Conversion(layers=4, of=4, base_kl=1e-12, kl=1e-12, cosine=1.0, effect_kl=0.5)
 
 
 @pytest.mark.parametrize(
@@ -23,18 +27,51 @@ GOOD = Agreement(
     [
         ({}, ""),
         ({"effect_kl": 0.0}, "no effect"),
-        ({"effect_cosine": 0.9}, "another direction"),
-        ({"effect_cosine": 0.9, "effect_kl": 2e-5}, "hardly larger than"),
-        ({"kl": 3e-3}, "differs from MLX"),
-        ({"kl": 3e-3, "base_kl": 2e-3}, ""),  # the base itself is rounded that much
-        ({"top1": 0.9}, "same token at only 90.0%"),
-        ({"top1": 0.9, "base_top1": 0.91}, ""),
+        ({"kl": 0.06}, "differs from MLX"),
+        ({"kl": 0.06, "base_kl": 0.02}, ""),  # the base itself is rounded that much
+        ({"top1": 0.9, "effect_cosine": 0.9}, ""),  # the same: rounding, reported and not judged
     ],
 )
-def test_the_verdict(change: dict[str, float], problem: str) -> None:
-    verdict = judge(replace(GOOD, **change))  # type: ignore[arg-type]
-    assert problem in verdict
-    assert bool(verdict) == bool(problem)
+def test_the_verdict_on_the_file_itself(change: dict[str, float], problem: str) -> None:
+    verdict = judge(EXACT, replace(GOOD, **change))  # type: ignore[arg-type]
+    assert problem in verdict.problem
+    assert bool(verdict.problem) == bool(problem)
+
+
+@pytest.mark.parametrize(
+    "change, problem",
+    [
+        ({"kl": 1e-6}, "something else in llama.cpp than in MLX"),
+        ({"base_kl": 3e-7, "kl": 1e-6}, ""),  # within ten times what the base differs by
+        ({"base_kl": 2e-6}, "disagree on the base itself"),
+        ({"cosine": 0.9}, "another direction"),
+        ({"cosine": 0.0, "effect_kl": 0.0}, ""),  # an adapter of other layers than those that were looked at
+    ],
+)
+def test_the_verdict_on_the_conversion(change: dict[str, float], problem: str) -> None:
+    verdict = judge(replace(EXACT, **change), GOOD)  # type: ignore[arg-type]
+    assert problem in verdict.problem
+    assert bool(verdict.problem) == bool(problem)
+
+
+def test_an_unmeasured_conversion_is_judged_by_the_direction() -> None:
+    assert not judge(None, GOOD).problem
+    assert "another direction" in judge(None, replace(GOOD, effect_cosine=0.9)).problem
+
+
+def test_an_effect_below_the_rounding_is_remarked_on() -> None:
+    verdict = judge(EXACT, replace(GOOD, base_kl=1e-3, kl=1e-3, effect_kl=1e-4))
+    assert not verdict.problem
+    assert "larger than what the adapter changes" in verdict.remark
+    assert not judge(EXACT, GOOD).remark
+
+
+def test_every_probe_becomes_a_row(guide_path: Path, tmp_path: Path) -> None:
+    rows = probe_rows(guide_path)
+    assert len(rows) == len(PROBES)
+    assert all(any(row.mask) and len(row.tokens) == len(row.mask) for row in rows)
+    (tmp_path / "d.jsonl").write_text('{"prompt": "Say a.", "completion": "a"}\n')
+    assert len(probe_rows(guide_path, tmp_path / "d.jsonl")) == 1
 
 
 def test_agreement_of_known_distributions() -> None:

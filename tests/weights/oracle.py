@@ -1,4 +1,4 @@
-"""The shared tiny random models that llama.cpp's own converter made."""
+"""The tiny random models that llama.cpp's own converter made: those of this repository, and the shared ones."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+
+FIXTURES = Path(__file__).resolve().parents[1] / "oracle"
+
+
+def fixture(name: str) -> Path:
+    """A tiny random Q4_K_M model of this repository (see scripts/make_oracle.py)."""
+    return FIXTURES / f"{name}.gguf"
 
 
 def shared() -> Path:
@@ -17,5 +24,5 @@ def shared() -> Path:
 
 
 def oracle(name: str) -> Path:
-    """A tiny random model converted to GGUF."""
+    """One of the shared tiny models."""
     return shared() / "oracle" / name

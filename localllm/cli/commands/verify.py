@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from localllm.cli import options
@@ -12,8 +13,13 @@ from localllm.cli.output import Events, cancellable, peak_rss_mb, say
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("adapter", metavar="ADAPTER", help="name or folder of an adapter made by `localllm finetune`")
+    parser.add_argument(
+        "adapter", metavar="ADAPTER", help="name or folder of an adapter that was made or imported here"
+    )
     parser.add_argument("-m", "--model", metavar="M", help="name or path of its base (default: the one it names)")
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE", help="compare on these rows (default: those held out, or built-in ones)"
+    )
     options.add_json(parser, "print events, one JSON object a line")
 
 
@@ -23,11 +29,11 @@ def run(args: argparse.Namespace) -> int:
 
     events, begin = Events(args.json), time.perf_counter()
     with cancellable() as cancel:
-        for event in verify(registry, args.adapter, args.model, cancel):
+        for event in verify(registry, args.adapter, args.model, args.data, cancel):
             if isinstance(event, VerifyStarted):
                 events("started", **asdict(event))
                 if not args.json:
-                    say(f"Comparing {event.positions} positions of {event.rows} held-out rows on {event.model}.")
+                    say(f"Comparing {event.positions} positions of {event.rows} {event.kind} rows on {event.model}.")
             elif isinstance(event, VerifyProgress):
                 events("progress", **asdict(event))
             elif isinstance(event, VerifyResult):
@@ -43,6 +49,7 @@ def _totals(result: Any, seconds: float) -> dict[str, Any]:
         "adapter": result.adapter,
         "passed": result.passed,
         "problem": result.problem,
+        "remark": result.remark,
         **result.certificate,
         "tokens": result.agreement.positions,
         "tokens_per_second": round(result.agreement.positions / seconds, 1),
@@ -52,9 +59,14 @@ def _totals(result: Any, seconds: float) -> dict[str, Any]:
 
 
 def _print(result: Any) -> None:
-    a = result.agreement
-    print(f"{'':24}{'base':>10}{'adapter':>10}")
-    print(f"{'mean KL, llama.cpp‖MLX':24}{a.base_kl:10.1e}{a.kl:10.1e}")
-    print(f"{'same top token':24}{a.base_top1:10.1%}{a.top1:10.1%}")
+    a, c = result.agreement, result.conversion
+    print(f"{'mean KL, llama.cpp‖MLX':34}{'base':>10}{'adapter':>10}")
+    if c is not None:
+        which = "" if c.layers == c.of else f", {c.layers} of {c.of} layers"
+        print(f"{f'conversion (float32{which})':34}{c.base_kl:10.1e}{c.kl:10.1e}")
+    print(f"{'with rounding, on the file itself':34}{a.base_kl:10.1e}{a.kl:10.1e}")
+    print(f"{'same top token':34}{a.base_top1:10.1%}{a.top1:10.1%}")
     print(f"effect: cosine {a.effect_cosine:.4f}, size {a.effect_kl:.3g} nats a token, at {a.positions} positions")
+    if result.remark:
+        say(f"localllm: warning: {result.remark}")
     print(f"{result.adapter}: {'verified' if result.passed else 'NOT verified'}")
