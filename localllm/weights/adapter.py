@@ -7,6 +7,7 @@ adapter_config.json     rank, scale = alpha / rank, dropout, keys of the adapted
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -147,6 +148,17 @@ def read_folder(folder: Path) -> Adapter:
 def module_keys(paths: Iterable[str]) -> list[str]:
     """The keys of mlx-lm's configuration: a module's path within its layer, or from the top where it is in none."""
     return sorted({path.split(".", 3)[3] if path.startswith("model.layers.") else path for path in paths})
+
+
+def json_number(path: Path, key: str, value: object) -> float:
+    """A finite number of a configuration file. Raises AdapterError naming the file, its key and what is there."""
+    try:
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # an integer beyond every float
+        number = math.nan
+    if not math.isfinite(number):
+        raise AdapterError(f"{path} has {str(value)[:40]} as its {key}, which is not a finite number.")
+    return number
 
 
 def _config(adapter: Adapter) -> dict[str, Any]:

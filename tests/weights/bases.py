@@ -47,6 +47,13 @@ def _write(path: Path, architecture: str, tensors: dict[str, np.ndarray]) -> Non
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(KV_HEADS)
     writer.add_key_length(HEAD)
+    writer.add_context_length(64)
+    writer.add_feed_forward_length(FFN)
+    writer.add_layer_norm_rms_eps(1e-5)
+    if architecture == "qwen3moe":
+        writer.add_expert_count(EXPERTS)
+        writer.add_expert_used_count(2)
+        writer.add_expert_feed_forward_length(FFN)
     for name, tensor in tensors.items():
         writer.add_tensor(name, tensor)
     writer.write_header_to_file()
