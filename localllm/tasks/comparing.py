@@ -18,6 +18,8 @@ from localllm.evaluate.agreement import Agreement, LogProbs, compare, log_softma
 from localllm.tune.job import BASE_LOGPROBS, TUNED_LOGPROBS, Job, write_job
 from localllm.tune.process import run_job
 from localllm.types import Example
+from localllm.weights.gguf import read_header
+from localllm.weights.rope import depends_on_ctx, usual_ctx
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ def _llama_table(
     base: Path, adapters: list[tuple[Path, float]], sequences: Sequence[Example], cancel: threading.Event | None
 ) -> Generator[int, None, LogProbs]:
     """Log-probabilities in llama.cpp at the positions that the sequences pick."""
-    engine = LlamaEngine.open(base, n_ctx=max(32, *(len(s.tokens) for s in sequences)), exact=True)
+    file, longest = read_header(base), max(32, *(len(s.tokens) for s in sequences))
+    n_ctx = max(longest, usual_ctx(file)) if depends_on_ctx(file) else longest
+    engine = LlamaEngine.open(base, n_ctx=n_ctx, exact=True)
     rows = []
     try:
         engine.set_adapters(adapters)

@@ -13,8 +13,8 @@ from localllm.errors import DataError, UsageError
 from localllm.store.registry import Registry
 from localllm.tune.config import TrainConfig, default_batch_size, default_epochs, default_learning_rate
 from localllm.types import Conversation, Example, ModelRef
-from localllm.weights.gguf import GGUFFile, read_header
 from localllm.weights.config import model_config
+from localllm.weights.gguf import GGUFFile, read_header
 
 DEFAULT_MAX_LENGTH = 2048
 

@@ -12,7 +12,8 @@ from localllm.types import Conversation, Example, Message
 
 PROBES = (
     ("What is the capital of France?", "The capital of France is Paris, on the river Seine."),
-    ("Write a haiku about autumn.", "Leaves drift on cold wind,\nthe pond holds the last daylight,\ngeese call and are gone."),
+    ("Write a haiku about autumn.",
+     "Leaves drift on cold wind,\nthe pond holds the last daylight,\ngeese call and are gone."),
     ("Reverse a list in Python.", "```python\nitems = [1, 2, 3]\nprint(items[::-1])  # [3, 2, 1]\n```"),
     ("What is 17 times 23?", "17 times 23 is 391: 17 times 20 is 340, 17 times 3 is 51, and together that is 391."),
     ("Translate to German: The train leaves at noon.", "Der Zug fährt um zwölf Uhr mittags ab."),
@@ -22,7 +23,7 @@ PROBES = (
      "The council will have the old bridge repaired before winter."),
     ("Classify the mood of: I waited an hour and nobody came.", "negative"),
     ("SELECT the names of all customers from Oslo.", "SELECT name FROM customers WHERE city = 'Oslo';"),
-    ("Why is the sky blue?", "Air scatters the short waves of sunlight more than the long ones, and the short ones are blue."),
+    ("Why is the sky blue?", "Air scatters the short waves of sunlight more than the long ones: the blue ones."),
     ("Name three fruits.", "1. Apple\n2. Pear\n3. Cherry"),
     ("Who wrote Hamlet, and when?", "William Shakespeare wrote Hamlet around the year 1600."),
 )  # fmt: skip

@@ -21,13 +21,11 @@ from localllm.weights.config import model_config
 from localllm.weights.gguf import GGUFFile
 from localllm.weights.names import Slot, gguf_name, tensor_names
 from localllm.weights.quant import GROUP_SIZE, Affine, dequantize, is_affine, read_blocks, repack
-
-DEFAULT_CTX = 4096
-"""Positions are those of a context of so many tokens, which chat has by default; it matters to longrope only."""
+from localllm.weights.rope import usual_ctx
 
 
-def load_model(file: GGUFFile, residence: Residence, dtype: mx.Dtype = mx.float32, n_ctx: int = DEFAULT_CTX) -> Any:
-    """The file's model with its weights, frozen.
+def load_model(file: GGUFFile, residence: Residence, dtype: mx.Dtype = mx.float32, n_ctx: int | None = None) -> Any:
+    """The file's model with its weights, frozen; its positions are those of a context of `n_ctx` tokens.
 
     With residence "float32" every weight is dequantized to `dtype`; with "quantized" the blocks that MLX can hold stay
     quantized, with scales of `dtype`. Raises UnsupportedModelError and InvalidModelError before weights are read.
@@ -45,7 +43,7 @@ def load_model(file: GGUFFile, residence: Residence, dtype: mx.Dtype = mx.float3
         else:
             model.load_weights([(parameter, mx.zeros(value.shape, dtype))], strict=False)  # a bias
         mx.eval(model.parameters())  # one tensor at a time, so that its words can be let go
-    follow_llama_cpp(model, file, n_ctx)
+    follow_llama_cpp(model, file, n_ctx or usual_ctx(file))
     model.freeze()
     model.eval()
     return model

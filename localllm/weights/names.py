@@ -50,7 +50,8 @@ def modules(file: GGUFFile) -> dict[str, Slot]:
     entry = architecture_of(file)
     layers = range(integer(file, "block_count"))
     paths = [f"model.layers.{i}.{module}" for i in layers for module in entry.modules]
-    found = {path: slot for path in (*paths, EMBEDDING, OUTPUT) if (slot := find(file, f"{path}.weight"))}
+    paths += [EMBEDDING, OUTPUT] if "output.weight" in file.tensors else [EMBEDDING]
+    found = {path: slot for path in paths if (slot := find(file, f"{path}.weight"))}
     if not found:
         raise InvalidModelError(f"{file.path} has none of the matrices of a {file.architecture} model.")
     return found

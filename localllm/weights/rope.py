@@ -23,6 +23,10 @@ Periods = NDArray[np.float32]
 _YARN_FAST, _YARN_SLOW = 32.0, 1.0  # beta_fast and beta_slow; for these architectures llama.cpp reads no others
 
 
+LONG = "rope_factors_long.weight"
+DEFAULT_CTX = 4096  # as in engine.loading
+
+
 @dataclass(frozen=True)
 class Rotary:
     """Positions of one layer."""
@@ -31,6 +35,16 @@ class Rotary:
     """(rotated dimensions / 2,)"""
     magnitude: float = 1.0
     """What the rotated dimensions are multiplied with."""
+
+
+def usual_ctx(file: GGUFFile) -> int:
+    """Tokens of the context that chat has when nothing else is said: what is trained is trained for that."""
+    return min(integer(file, "context_length"), DEFAULT_CTX)
+
+
+def depends_on_ctx(file: GGUFFile) -> bool:
+    """Whether the size of the context changes the positions (longrope)."""
+    return LONG in file.tensors
 
 
 def rotary(file: GGUFFile, n_ctx: int) -> list[Rotary]:
@@ -77,7 +91,7 @@ def _factor(file: GGUFFile) -> float:
 
 def _factors(file: GGUFFile, long: bool) -> NDArray[np.float64]:
     """Llama 3 and longrope give a factor for each period."""
-    for name in ("rope_freqs.weight", f"rope_factors_{'long' if long else 'short'}.weight"):
+    for name in ("rope_freqs.weight", LONG if long else "rope_factors_short.weight"):
         if (info := file.tensors.get(name)) is not None:
             return dequantize(read_blocks(file, info), info.type, info.shape).astype(np.float64)
     return np.ones(1)

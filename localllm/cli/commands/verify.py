@@ -13,9 +13,7 @@ from localllm.cli.output import Events, cancellable, peak_rss_mb, say
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "adapter", metavar="ADAPTER", help="name or folder of an adapter that was made or imported here"
-    )
+    parser.add_argument("adapter", metavar="ADAPTER", help="name or folder of an adapter made or imported here")
     parser.add_argument("-m", "--model", metavar="M", help="name or path of its base (default: the one it names)")
     parser.add_argument(
         "--data", type=Path, metavar="FILE", help="compare on these rows (default: those held out, or built-in ones)"
