@@ -71,7 +71,7 @@ def quantize_chunk(
     """
     import numpy as np
 
-    _check_chunk(values.shape, kind, importance is not None)
+    check_chunk(values.shape, kind, importance is not None)
     values = np.ascontiguousarray(values, np.float32)
     rows, columns = values.shape
     block = BY_NAME[kind]
@@ -143,7 +143,7 @@ def quantizing(
     name = file_type(kind)
     _check_files(file, target)
     if imatrix is not None:
-        _check_imatrix(file, imatrix)
+        check_imatrix(file, imatrix)
     job = Job(str(source), str(target), name, str(imatrix) if imatrix else None, requantize, pure)
     for done, total, tensor in run_job(job, n_threads or physical_cores(), _least_bytes(file, name), cancel):
         yield Quantizing(done, total, tensor)
@@ -166,7 +166,8 @@ def _least_bytes(file: GGUFFile, name: str) -> int:
     return weights // block.weights * block.nbytes if block else 0
 
 
-def _check_chunk(shape: tuple[int, ...], kind: str, has_importance: bool) -> None:
+def check_chunk(shape: tuple[int, ...], kind: str, has_importance: bool) -> None:
+    """Raises UnsupportedModelError unless `quantize_chunk` takes values of that shape."""
     if kind not in _NUMBER:
         raise UnsupportedModelError(f"Tensors of type {kind} cannot be written.", "Choose another --type.")
     if len(shape) != 2 or shape[1] % BY_NAME[kind].weights:
@@ -189,7 +190,7 @@ def _check_files(file: GGUFFile, target: Path) -> None:
         raise UsageError(f"{target} would replace the model that is read.", "Choose another name.")
 
 
-def _check_imatrix(file: GGUFFile, path: Path) -> None:
+def check_imatrix(file: GGUFFile, path: Path) -> None:
     """Raises DataError for a matrix of another model, which llama.cpp would use for nothing or stop at half-way."""
     matrix = read_imatrix(path)
     fitting = [matrix.of(info.name, info.shape) is not None for info in file.tensors.values() if len(info.shape) > 1]

@@ -112,7 +112,7 @@ def _failure(status: int, said: list[str], job: Job) -> EngineError | StorageErr
         return EngineError(f"{what} without a fitting importance matrix.", "Give one with --imatrix.")
     if "requantizing from type" in text:
         return EngineError(f"{what}: it is quantized already.", "Start from an F16 or F32 file.")
-    why = next((line.split(": ", 1)[-1] for line in reversed(said) if "fail" in line.lower()), text[-200:])
+    why = next((line.split(": ", 1)[-1] for line in reversed(said) if "fail" in line.lower()), said[-1] if said else "")
     how = f" ({signal.Signals(-status).name})" if status < 0 else ""
     return EngineError(f"{what}{how}: {why.strip() or 'llama.cpp said nothing'}.", "Choose another --type.")
 
@@ -125,7 +125,7 @@ def _child(job: Job) -> Iterator[subprocess.Popen[str]]:
     # -P: modules that lie in the person's folder are not the program's
     command = [sys.executable, "-P", "-m", "localllm.engine.quantizer", json.dumps(asdict(job))]
     child = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, text=True,
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, text=True,
         start_new_session=True,
     )  # fmt: skip
     try:
@@ -164,9 +164,16 @@ def _follow(child: subprocess.Popen[str], cancel: threading.Event | None) -> Ite
             continue
         if line is None:
             return
-        with suppress(ValueError, KeyError, TypeError):  # something native wrote to stdout
-            said = json.loads(line)
-            yield int(said["log"]), str(said["text"])
+        yield _said(line)
+
+
+def _said(line: str) -> tuple[int, str]:
+    """What llama.cpp says comes as JSON; anything else is what a child says that cannot go on."""
+    try:
+        said = json.loads(line)
+        return int(said["log"]), str(said["text"])
+    except (ValueError, KeyError, TypeError):
+        return _WARN, line
 
 
 # The child
