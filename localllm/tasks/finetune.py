@@ -96,7 +96,7 @@ def finetune(
     yield from map(Warned, prepared.warnings)
     yield _started(prepared)
     with Staging(registry.home, request.name) as staging:
-        trained = yield from _train(registry, prepared, staging, cancel)
+        trained = yield from _train(registry, request, prepared, staging, cancel)
         base_sha256 = registry.sha256(prepared.model.path)
         facts = _facts(request, prepared, trained, base_sha256)
         write_held_out(staging.folder / HELD_OUT, prepared.held_out)
@@ -131,10 +131,14 @@ def _started(prepared: Prepared) -> Started:
 
 
 def _train(
-    registry: Registry, prepared: Prepared, staging: Staging, cancel: threading.Event | None
+    registry: Registry,
+    request: FinetuneRequest,
+    prepared: Prepared,
+    staging: Staging,
+    cancel: threading.Event | None,
 ) -> Generator[FinetuneEvent, None, Trained]:
     """Train in the child, pass on its events and keep them as metrics; returns the last."""
-    job = Job("train", prepared.model.path, staging.folder, registry.home.cache, prepared.config)
+    job = Job("train", prepared.model.path, staging.folder, registry.home.cache, prepared.config, request.other)
     write_job(staging.work, job, train=prepared.train, held_out=prepared.held_out)
     trained: Trained | None = None
     with (staging.folder / METRICS).open("w", encoding="utf-8") as metrics:

@@ -14,6 +14,7 @@ from localllm.store.registry import Registry
 from localllm.tune.config import TrainConfig, default_batch_size, default_epochs, default_learning_rate
 from localllm.types import Conversation, Example, ModelRef
 from localllm.weights.config import model_config
+from localllm.weights.convert import Other
 from localllm.weights.gguf import GGUFFile, read_header
 
 DEFAULT_MAX_LENGTH = 2048
@@ -42,6 +43,8 @@ class FinetuneRequest:
     """Tokens of the longest row; default: the model's context, up to 2048."""
     too_long: TooLong = "error"
     seed: int = 0
+    other: Other = "16bit"
+    """What weights become that MLX cannot hold quantized; on a CPU all are float32."""
     overwrite: bool = False
 
 

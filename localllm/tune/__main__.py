@@ -68,7 +68,7 @@ def _train(folder: Path, job: Job) -> Iterator[TuneEvent]:
     examples, held_out = read_examples(folder, "train"), read_examples(folder, "held_out")
     held = residence(device.kind)
     file = read_header(job.model)
-    model = load_model(file, held, mx.float32 if held == "float32" else mx.float16)
+    model = load_model(file, held, mx.float32 if held == "float32" else mx.float16, other=job.other)
     targets = architecture_of(file).trained
     trainable = attach(model, config.rank, config.alpha, config.dropout, config.seed, targets)
     if device.warning:

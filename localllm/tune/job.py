@@ -12,6 +12,7 @@ import numpy as np
 
 from localllm.tune.config import TrainConfig
 from localllm.types import Example
+from localllm.weights.convert import Other
 
 JOB, EXAMPLES = "job.json", "examples.npz"
 BASE_LOGPROBS, TUNED_LOGPROBS = "base.npy", "tuned.npy"
@@ -30,6 +31,8 @@ class Job:
     """Where the compiled BLAS shim is kept."""
     config: TrainConfig | None = None
     """For "train"."""
+    other: Other = "16bit"
+    """What weights become that MLX cannot hold quantized, where the others stay so."""
 
 
 def write_job(folder: Path, job: Job, **rows: Sequence[Example]) -> None:
@@ -49,7 +52,7 @@ def read_job(folder: Path) -> Job:
     fields = json.loads((folder / JOB).read_text("utf-8"))
     config = TrainConfig(**fields["config"]) if fields["config"] else None
     paths = {name: Path(fields[name]) for name in ("model", "adapter", "cache")}
-    return Job(fields["mode"], **paths, config=config)
+    return Job(fields["mode"], **paths, config=config, other=fields["other"])
 
 
 def read_examples(folder: Path, name: str) -> list[Example]:

@@ -18,17 +18,25 @@ from localllm.tune.device import Residence
 from localllm.tune.follow import follow_llama_cpp
 from localllm.weights.architectures import architecture_of
 from localllm.weights.config import model_config
+from localllm.weights.convert import Other, becomes, convert_blocks
 from localllm.weights.gguf import GGUFFile
 from localllm.weights.names import Slot, gguf_name, tensor_names
-from localllm.weights.quant import GROUP_SIZE, Affine, dequantize, is_affine, read_blocks, repack
+from localllm.weights.quant import GROUP_SIZE, Affine, dequantize, is_affine, read_blocks
 from localllm.weights.rope import usual_ctx
 
 
-def load_model(file: GGUFFile, residence: Residence, dtype: mx.Dtype = mx.float32, n_ctx: int | None = None) -> Any:
+def load_model(
+    file: GGUFFile,
+    residence: Residence,
+    dtype: mx.Dtype = mx.float32,
+    n_ctx: int | None = None,
+    other: Other = "16bit",
+) -> Any:
     """The file's model with its weights, frozen; its positions are those of a context of `n_ctx` tokens.
 
     With residence "float32" every weight is dequantized to `dtype`; with "quantized" the blocks that MLX can hold stay
-    quantized, with scales of `dtype`. Raises UnsupportedModelError and InvalidModelError before weights are read.
+    quantized, with scales of `dtype`, and those that it cannot hold become what `other` says.
+    Raises UnsupportedModelError and InvalidModelError before weights are read.
     """
     config = model_config(file)
     model = build(config)
@@ -36,13 +44,13 @@ def load_model(file: GGUFFile, residence: Residence, dtype: mx.Dtype = mx.float3
     slots = tensor_names(file, parameters)
     _check(file, parameters, slots)
     if residence == "quantized":
-        _quantize_modules(model, file, slots)
+        _quantize_modules(model, file, slots, other)
     for parameter, value in parameters.items():
+        arrays = [(parameter, mx.zeros(value.shape, dtype))]  # a bias that the file does not have
         if parameter in slots:
-            model.load_weights(_read(file, slots[parameter], parameter, residence, dtype), strict=False)
-        else:
-            model.load_weights([(parameter, mx.zeros(value.shape, dtype))], strict=False)  # a bias
-        mx.eval(model.parameters())  # one tensor at a time, so that its words can be let go
+            arrays = _read(file, slots[parameter], parameter, dtype, other if residence == "quantized" else None)
+        mx.eval([array for _, array in arrays])  # one tensor at a time, so that its words can be let go
+        model.load_weights(arrays, strict=False)
     follow_llama_cpp(model, file, n_ctx or usual_ctx(file))
     model.freeze()
     model.eval()
@@ -85,31 +93,34 @@ def _check(file: GGUFFile, parameters: dict[str, Any], slots: dict[str, Slot]) -
             raise InvalidModelError(f"{file.path}: {slot.tensor} has the shape {whole}, which does not make {shape}.")
 
 
-def _quantize_modules(model: Any, file: GGUFFile, slots: dict[str, Slot]) -> None:
-    """Replace the modules whose blocks MLX can hold by quantized ones of the same bits."""
-    bits = {"Q4_0": 4, "Q4_1": 4, "Q4_K": 4, "Q5_0": 5, "Q5_1": 5, "Q5_K": 5, "Q8_0": 8}
+def _quantize_modules(model: Any, file: GGUFFile, slots: dict[str, Slot], other: Other) -> None:
+    """Replace the modules whose weights will be affine groups by quantized ones of the same bits."""
 
     def choose(path: str, module: Module) -> bool | dict[str, int]:
         slot = slots.get(f"{path}.weight")
-        kind = file.tensors[slot.tensor].type if slot and hasattr(module, "to_quantized") else ""
-        return {"group_size": GROUP_SIZE, "bits": bits[kind]} if kind in bits else False
+        if slot is None or not hasattr(module, "to_quantized"):
+            return False
+        target = becomes(file.tensors[slot.tensor].type, other)
+        return {"group_size": GROUP_SIZE, "bits": target.bits} if target.form == "affine" else False
 
     quantize(model, class_predicate=choose)
 
 
 def _read(
-    file: GGUFFile, slot: Slot, parameter: str, residence: Residence, dtype: mx.Dtype
+    file: GGUFFile, slot: Slot, parameter: str, dtype: mx.Dtype, other: Other | None
 ) -> list[tuple[str, mx.array]]:
-    """The arrays that a parameter is made of, with its rows in MLX's order."""
+    """The arrays that a parameter is made of, with its rows in MLX's order; without `other` it is one of floats."""
     info = file.tensors[slot.tensor]
     blocks = read_blocks(file, info)
-    if not is_affine(info.type) or len(info.shape) < 2:
+    target = becomes(info.type, other or "16bit")
+    if target.form != "affine" or len(info.shape) < 2 or (other is None and not is_affine(info.type)):
         values = _rows(dequantize(blocks, info.type, info.shape), slot) - _offset(file, parameter)
         return [(parameter, mx.array(values).astype(dtype))]
-    affine = repack(blocks, info.type, info.shape)
+    affine = convert_blocks(blocks, info, other or "16bit")
+    assert isinstance(affine, Affine)
     words, scales, biases = (_rows(part, slot) for part in (affine.words, affine.scales, affine.biases))
     affine = Affine(words, scales, biases, affine.bits)
-    if residence == "float32":
+    if other is None:
         return [(parameter, _dequantized(affine).astype(dtype))]
     path = parameter.removesuffix("weight")
     numbers = {"scales": affine.scales, "biases": affine.biases}

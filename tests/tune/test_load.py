@@ -7,6 +7,7 @@ files llama.cpp rounds activations, which is another matter.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -121,6 +122,16 @@ def test_blocks_that_stay_quantized_hold_the_same_weights(name: str) -> None:
     quantized = load_model(file, "quantized", n_ctx=128)
     assert quantized.layers[0].self_attn.o_proj.bits == 4
     assert kl(in_mlx(quantized), in_mlx(load_model(file, "float32", n_ctx=128))) < FLOOR
+
+
+@pytest.mark.parametrize("other, bits", [("16bit", None), ("8bit", 8)])
+def test_types_without_a_form_in_mlx_become_what_was_chosen(other: Any, bits: int | None) -> None:
+    """The output of a Q4_K_M file is Q6_K."""
+    file = read_header(fixture("llama"))
+    assert file.tensors["output.weight"].type == "Q6_K"
+    model = load_model(file, "quantized", n_ctx=128, other=other)
+    assert getattr(model.lm_head, "bits", None) == bits
+    assert kl(in_mlx(load_model(file, "float32", n_ctx=128)), in_mlx(model)) < 1e-4
 
 
 def test_every_entry_has_a_model_here() -> None:

@@ -37,6 +37,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         choices=("error", "skip"),
         help="rows over --max-length: error (default), or skip them",
     )
+    parser.add_argument(
+        "--other",
+        choices=("16bit", "8bit"),
+        help="on a GPU, where 4-bit blocks stay as they are: what Q6_K and other types without an MLX form become "
+        "(default: 16bit; `show --tensors` has the error of each)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an adapter of that name")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     options.add_json(parser, "print events, one JSON object a line")
@@ -47,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from localllm.tasks.finetune import Done, finetune
     from localllm.tasks.preparing import FinetuneRequest
 
-    chosen = {name[2:].replace("-", "_") for name, *_ in _NUMBERS} | {"too_long"}
+    chosen = {name[2:].replace("-", "_") for name, *_ in _NUMBERS} | {"too_long", "other"}
     given = {name: value for name in chosen if (value := getattr(args, name)) is not None}
     request = FinetuneRequest(
         data=args.data,
