@@ -6,10 +6,12 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 some items of a batch failed, 130 inter
 from __future__ import annotations
 
 import argparse
+import keyword
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 
 from localllm.errors import LocalLLMError
 
@@ -18,9 +20,12 @@ COMMANDS = {
     "ask": "one answer on standard output",
     "finetune": "teach a model from a small file",
     "verify": "prove that an adapter does in llama.cpp what it did in MLX",
+    "import": "make an adapter from elsewhere one of ours",
+    "export": "take an adapter elsewhere: gguf, peft, mlx, merged or ollama",
     "summarize": "summarize whole documents, in batch",
     "list": "models and adapters on this machine",
     "show": "everything about one model or adapter",
+    "bench": "how fast things are on this machine, beside other programs",
     "doctor": "what this machine has and what it lacks",
 }
 EPILOG = """examples:
@@ -52,7 +57,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         if command in (name, None):
-            import_module(f"localllm.cli.commands.{name}").add(sub)
+            _module(name).add(sub)
             sub.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     return parser
 
@@ -86,8 +91,13 @@ def _run(arguments: list[str]) -> int:
 
         print(f"localllm {localllm.__version__}")
         return 0
-    code: int = import_module(f"localllm.cli.commands.{args.command}").run(args)
+    code: int = _module(args.command).run(args)
     return code
+
+
+def _module(command: str) -> ModuleType:
+    """The command's file, which has an underscore more where Python keeps the name for itself."""
+    return import_module(f"localllm.cli.commands.{command}{'_' * keyword.iskeyword(command)}")
 
 
 def _explain(error: LocalLLMError | OSError | MemoryError) -> int:

@@ -16,14 +16,15 @@ from localllm.engine.native import forget_complaints, last_complaint, library
 from localllm.errors import AdapterError, AdapterMismatchError
 from localllm.weights.gguf import GGUFFile, read_header
 
-ALPHA = "adapter.lora.alpha"
+ALPHA, EMBEDDING = "adapter.lora.alpha", "token_embd.weight"
 
 
-def check_adapter(path: Path, base: GGUFFile) -> None:
+def check_adapter(path: Path, base: GGUFFile, *, attached: bool = True) -> None:
     """Raises AdapterMismatchError or AdapterError, naming the tensor, unless the adapter fits the base.
 
     What is asked for is what llama.cpp needs (llama-adapter.cpp, llama-graph.cpp), more strictly than it asks itself:
-    it looks at two dimensions of each matrix only, and stops the process at a product that does not fit.
+    it looks at two dimensions of each matrix only, and stops the process at a product that does not fit. An adapter
+    that is only to be merged (not `attached`) may change an embedding that is the output too.
     """
     adapter = read_header(path)
     _check_metadata(adapter, base)
@@ -36,6 +37,9 @@ def check_adapter(path: Path, base: GGUFFile) -> None:
             raise AdapterError(f"The adapter {path} holds {name} without its other half.", "Convert it again.")
         if target not in base.tensors:
             raise AdapterMismatchError(f"The adapter {path} changes {target}, which {base.path.name} does not have.")
+        if attached and target == EMBEDDING and "output.weight" not in base.tensors:
+            message = f"The adapter {path} changes the token embedding, which {base.path.name} shares with its output."
+            raise AdapterError(message, "llama.cpp cannot attach that; merge it into the model instead.")
         if half == "lora_a":
             _check_pair(target, tensor.shape, other.shape, base)
 
@@ -73,15 +77,11 @@ def _check_pair(target: str, a: tuple[int, ...], b: tuple[int, ...], base: GGUFF
     weight, file = base.tensors[target].shape, base.path.name
     if len(weight) < 2:
         raise AdapterError(f"The adapter changes {target}, which is not a matrix in {file}.", "Convert it again.")
-    embedding = target == "token_embd.weight"
-    if embedding and "output.weight" not in base.tensors:
-        message = f"The adapter changes the token embedding, which {file} shares with its output."
-        raise AdapterError(message, "llama.cpp cannot attach that; merge it into the model instead.")
     if len(b) < 2 or len(a) < 2 or not (rank := b[-1]):
         raise AdapterError(f"{target}.lora_a and .lora_b have shapes {a} and {b}, which are no matrices.")
     *experts, out, width = weight
-    wanted_a = (out, rank) if embedding else (*experts, rank, width)
-    wanted_b = (width, rank) if embedding else (*experts, out, rank)
+    wanted_a = (out, rank) if target == EMBEDDING else (*experts, rank, width)
+    wanted_b = (width, rank) if target == EMBEDDING else (*experts, out, rank)
     for half, found, wanted in (("lora_b", b, wanted_b), ("lora_a", a, wanted_a)):
         if found != wanted:
             raise AdapterMismatchError(

@@ -122,11 +122,11 @@ def padded(adapter: Adapter) -> Adapter:
 
 def write_folder(folder: Path, adapter: Adapter) -> None:
     """Write adapters.safetensors and adapter_config.json into an existing folder, each renamed into place."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in adapter.tensors().items()}
     part = folder / f".{WEIGHTS}.part"
-    save_file(tensors, part)
+    part.write_bytes(save(tensors))
     part.replace(folder / WEIGHTS)
     part = folder / f".{CONFIG}.part"
     part.write_text(json.dumps(_config(adapter), indent=2) + "\n", "utf-8")

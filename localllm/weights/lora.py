@@ -50,14 +50,20 @@ def check_fit(adapter: Adapter, base: GGUFFile) -> dict[str, Slot]:
     return {path: slots[path] for path in adapter.layers}
 
 
-def gguf_tensors(adapter: Adapter, base: GGUFFile) -> dict[str, Matrix]:
+def shares_output(adapter: Adapter, base: GGUFFile) -> bool:
+    """Whether the adapter changes an embedding that is the output too: attached, it aborts llama.cpp."""
+    return EMBEDDING in adapter.layers and OUTPUT not in modules(base)
+
+
+def gguf_tensors(adapter: Adapter, base: GGUFFile, *, attached: bool = True) -> dict[str, Matrix]:
     """The adapter's tensors by GGUF name and in GGUF's orientation, row order and scale.
 
     Raises AdapterMismatchError naming the tensor and both shapes where the adapter does not fit the base, and
-    AdapterError for one on the embedding of a base that shares it with its output: that aborts llama.cpp.
+    AdapterError for one on the embedding of a base that shares it with its output, unless it is only to be merged
+    (not `attached`).
     """
     slots = check_fit(adapter, base)
-    if EMBEDDING in slots and OUTPUT not in modules(base):
+    if attached and shares_output(adapter, base):
         message = f"The adapter changes the token embedding, which {base.path.name} shares with its output."
         raise AdapterError(message, "llama.cpp cannot attach that: merge it with `localllm export ... --to merged`.")
     parts: defaultdict[str, list[Part]] = defaultdict(list)
@@ -72,7 +78,7 @@ def gguf_tensors(adapter: Adapter, base: GGUFFile) -> dict[str, Matrix]:
     return tensors
 
 
-def write_gguf(path: Path, adapter: Adapter, base: GGUFFile, metadata: Metadata) -> None:
+def write_gguf(path: Path, adapter: Adapter, base: GGUFFile, metadata: Metadata, *, attached: bool = True) -> None:
     """Write a GGUF LoRA for `base`, beside its final name and then renamed.
 
     `metadata` holds what else it says of itself, under keys that begin with "general." or "localllm.". Raises as
@@ -80,7 +86,7 @@ def write_gguf(path: Path, adapter: Adapter, base: GGUFFile, metadata: Metadata)
     """
     import gguf
 
-    tensors = gguf_tensors(adapter, base)
+    tensors = gguf_tensors(adapter, base, attached=attached)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     writer = gguf.GGUFWriter(part, base.architecture)
     try:

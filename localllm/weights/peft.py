@@ -67,7 +67,7 @@ def write(folder: Path, adapter: Adapter, base: GGUFFile) -> None:
 
     Raises AdapterError for what PEFT cannot hold: adapters on experts, and on an embedding that is the output too.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     slots = modules(base)
     if any(a.ndim == 3 for a, _ in adapter.layers.values()):
@@ -82,7 +82,7 @@ def write(folder: Path, adapter: Adapter, base: GGUFFile) -> None:
         for half, value in zip(halves, (a, b), strict=True):
             tensors[f"{PREFIX}{path}.{half}"] = np.ascontiguousarray(value.T, np.float32)
     part = folder / f".{WEIGHTS}.part"
-    save_file(tensors, part, metadata={"format": "pt"})
+    part.write_bytes(save(tensors, metadata={"format": "pt"}))
     part.replace(folder / WEIGHTS)
     write_config(folder / CONFIG, adapter, slots)
 

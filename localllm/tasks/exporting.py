@@ -1,0 +1,264 @@
+"""Export: an adapter for other programs, or merged into its base for those that know no adapters.
+
+    gguf     one file, for llama.cpp and what is built on it
+    peft     a folder for peft.PeftModel.from_pretrained
+    mlx      a folder for mlx_lm.generate --adapter-path
+    merged   a whole model in one GGUF, the adapters added into its weights
+    ollama   a folder with a Modelfile, the base beside it (a hard link where the disk allows, else a copy) and the
+             adapter, or the merged model where Ollama's llama.cpp could not attach the adapter
+
+Everything is written under another name and renamed when it is whole.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from localllm.errors import AdapterNotFoundError, CancelledError, UsageError
+from localllm.store.registry import Registry
+from localllm.tasks.foreign import Found, read_foreign, require_attachable
+from localllm.tasks.merging import Merged, MergeProgress, MergeRequest, MergeStarted, merge
+from localllm.tasks.modelfile import chat_of, modelfile
+from localllm.tasks.opening import adapter_for
+from localllm.tasks.outputs import Output, link_or_copy
+from localllm.types import ModelRef
+from localllm.weights import mlx_lm, peft
+from localllm.weights.adapter import GGUF_NAME, WEIGHTS, Adapter
+from localllm.weights.gguf import GGUFFile, read_header
+from localllm.weights.lora import shares_output, write_gguf
+
+Target = Literal["gguf", "peft", "mlx", "merged", "ollama"]
+TARGETS: tuple[Target, ...] = ("gguf", "peft", "mlx", "merged", "ollama")
+BASE_NAME, MERGED_NAME, MODELFILE = "base.gguf", "merged.gguf", "Modelfile"
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What the person asked for."""
+
+    adapters: Sequence[tuple[str, float]]
+    """Names or paths, and how strongly each counts; several only when they are merged."""
+    to: Target
+    out: Path
+    model: str | None = None
+    """None: the base that the first adapter names."""
+    type: str | None = None
+    """Of a merged model's tensors; None keeps each as it is."""
+    imatrix: Path | None = None
+    copy: bool = False
+    """Copy the base for Ollama even where a hard link would do."""
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class ExportStarted:
+    """The adapter was read, and it fits the base."""
+
+    adapters: list[str]
+    to: Target
+    model: str
+
+
+@dataclass(frozen=True)
+class ExportNote:
+    """Something to know that does not stop the export."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Exported:
+    """It is there."""
+
+    to: Target
+    path: Path
+    files: dict[str, int]
+    """Name -> bytes."""
+    kept: float | None
+    """Merged: share of the change that rounding left in the tensor that lost most of it."""
+    kept_tensor: str | None
+    cosine: float | None
+    """Merged: the least, over tensors, between the change that was wanted and the one that was stored."""
+    seconds: float
+
+
+ExportEvent = ExportStarted | ExportNote | MergeStarted | MergeProgress | Exported
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One adapter, read and checked."""
+
+    name: str
+    found: Found
+    scale: float
+    gguf: Path | None
+    """Of one that the registry finds by its name."""
+
+    @property
+    def adapter(self) -> Adapter:
+        """At the strength that was asked for."""
+        return replace(self.found.adapter, alpha=self.found.adapter.alpha * self.scale)
+
+
+def export(registry: Registry, request: ExportRequest, cancel: threading.Event | None = None) -> Iterator[ExportEvent]:
+    """Write an adapter for another program. The last event is Exported.
+
+    Raises UsageError, AdapterError, ModelError, EngineError and StorageError; what lay at `out` is then still there.
+    """
+    start = time.perf_counter()
+    _check(request)
+    model = _base_of(registry, request)
+    if request.out.exists() and request.out.samefile(model.path):
+        raise UsageError(f"{request.out} is the base itself.", "Choose another --out.")
+    base = read_header(model.path)
+    sources = [_source(registry, name, scale, model, base) for name, scale in request.adapters]
+    yield ExportStarted([source.name for source in sources], request.to, model.name)
+    for source in sources:
+        yield from map(ExportNote, source.found.notes)
+    folder = request.to in ("peft", "mlx", "ollama")
+    merged: Merged | None = None
+    with Output(request.out, folder=folder, overwrite=request.overwrite) as output:
+        if request.to == "merged":
+            merged = yield from _merged(registry, request, base, model, sources, output.path, output.scratch, cancel)
+        elif request.to == "ollama":
+            merged = yield from _ollama(registry, request, base, model, sources, output, cancel)
+        else:
+            _adapter(registry, request, base, model, sources[0], output.path)
+        if cancel is not None and cancel.is_set():
+            raise CancelledError("Stopped before the export was complete.")
+        files = output.publish()
+    yield Exported(
+        to=request.to,
+        path=request.out,
+        files=files,
+        kept=merged.kept if merged else None,
+        kept_tensor=merged.kept_tensor if merged else None,
+        cosine=merged.cosine if merged else None,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _check(request: ExportRequest) -> None:
+    if len(request.adapters) > 1 and request.to != "merged":
+        raise UsageError("Only --to merged takes several adapters.", "Export them one by one, or merge them.")
+    if request.to != "merged" and (request.type or request.imatrix):
+        raise UsageError("--type and --imatrix are about the weights of a merged model.", "Add --to merged.")
+    if request.to != "ollama" and request.copy:
+        raise UsageError("--copy is about the base beside a Modelfile.", "Add --to ollama.")
+
+
+def _base_of(registry: Registry, request: ExportRequest) -> ModelRef:
+    """The model that was named, or the one that the first adapter was made for."""
+    if request.model:
+        return registry.model(request.model)
+    name = request.adapters[0][0]
+    try:
+        base = registry.manifest(registry.adapter(name)).get("base", {})
+    except AdapterNotFoundError:
+        if not Path(name).expanduser().exists():
+            raise
+        base = {}
+    if not base.get("name"):
+        raise UsageError(f"{name} does not say which model it was made for.", "Name it with --model M.")
+    path = str(base.get("path", ""))
+    return registry.model(path if path and Path(path).is_file() else str(base["name"]))
+
+
+def _source(registry: Registry, name: str, scale: float, model: ModelRef, base: GGUFFile) -> _Source:
+    """An adapter of this machine by its name or path, or one from elsewhere by its path."""
+    path, gguf = Path(name).expanduser(), None
+    try:
+        gguf = adapter_for(registry, name, model).path
+        path = gguf.parent if (gguf.parent / WEIGHTS).is_file() else gguf
+    except AdapterNotFoundError:
+        if not path.exists():
+            raise
+    return _Source(name, read_foreign(registry, path, model, base), scale, gguf)
+
+
+def _adapter(
+    registry: Registry, request: ExportRequest, base: GGUFFile, model: ModelRef, source: _Source, out: Path
+) -> None:
+    """One adapter as a file or folder of another program."""
+    if request.to == "mlx":
+        mlx_lm.write(out, source.adapter)
+    elif request.to == "peft":
+        peft.write(out, source.adapter, base)
+    else:
+        require_attachable(source.adapter, base, source.name, request.model or model.name)
+        _write_gguf(registry, base, model, source, out)
+
+
+def _write_gguf(registry: Registry, base: GGUFFile, model: ModelRef, source: _Source, out: Path) -> None:
+    """The file as it is, with all it says of itself, or one of the strength that was asked for."""
+    if source.gguf and source.scale == 1.0:
+        shutil.copyfile(source.gguf, out)
+        return
+    origin = {"localllm.base.name": model.name, "localllm.base.sha256": registry.sha256(model.path)}
+    write_gguf(out, source.adapter, base, {"general.name": Path(source.name).stem, **origin})
+
+
+def _merged(
+    registry: Registry,
+    request: ExportRequest,
+    base: GGUFFile,
+    model: ModelRef,
+    sources: Sequence[_Source],
+    out: Path,
+    scratch: Path,
+    cancel: threading.Event | None,
+) -> Generator[ExportEvent, None, Merged]:
+    """Add the adapters into the base; those from elsewhere as files that nothing but the merge opens."""
+    named = []
+    for number, source in enumerate(sources):
+        name = source.name
+        if source.gguf is None:
+            path = scratch / str(number) / f"{Path(name).stem}.gguf"
+            path.parent.mkdir()
+            write_gguf(path, source.found.adapter, base, {}, attached=False)
+            name = str(path)
+        named.append((name, source.scale))
+    merged: Merged | None = None
+    asked = MergeRequest(str(model.path), named, out, request.type, request.imatrix, overwrite=True)
+    for event in merge(registry, asked, cancel):
+        if isinstance(event, Merged):
+            merged = event
+        else:
+            yield event
+    assert merged is not None
+    return merged
+
+
+def _ollama(
+    registry: Registry,
+    request: ExportRequest,
+    base: GGUFFile,
+    model: ModelRef,
+    sources: Sequence[_Source],
+    output: Output,
+    cancel: threading.Event | None,
+) -> Generator[ExportEvent, None, Merged | None]:
+    """The folder with its Modelfile; what was merged, where the adapter could not be attached."""
+    base_name, adapter_name, merged = BASE_NAME, None, None
+    if shares_output(sources[0].adapter, base):
+        base_name = MERGED_NAME
+        yield ExportNote("It changes an embedding that is the output too, so the merged model is written.")
+        out = output.path / base_name
+        merged = yield from _merged(registry, request, base, model, sources, out, output.scratch, cancel)
+    else:
+        adapter_name = GGUF_NAME
+        _write_gguf(registry, base, model, sources[0], output.path / adapter_name)
+        link_or_copy(model.path, output.path / base_name, copy=request.copy, cancel=cancel)
+    chat = chat_of(base)
+    if chat is None and "tokenizer.chat_template" in base.metadata:
+        yield ExportNote("The Modelfile has no TEMPLATE: Ollama has to know the one in the base.")
+    text = modelfile(base_name, adapter_name, chat, model.sampling)
+    (output.path / MODELFILE).write_text(text, "utf-8")
+    return merged
