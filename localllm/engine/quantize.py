@@ -8,6 +8,7 @@ it. Files go through `llama_model_quantize`, which cannot be stopped and may abo
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -91,7 +92,7 @@ def quantize_chunk(
         return bool(valid(_NUMBER[kind], made.ctypes.data, made.nbytes))
 
     step = max(1, _PIECE // columns)
-    with ThreadPoolExecutor(n_threads or physical_cores()) as pool:  # native code runs without the interpreter's lock
+    with ThreadPoolExecutor(n_threads or _cores()) as pool:  # native code runs without the interpreter's lock
         if not all(pool.map(work, range(0, rows, step))):
             raise UnsupportedModelError(
                 f"A weight is not a finite number that {kind} can hold.",
@@ -196,6 +197,11 @@ def check_imatrix(file: GGUFFile, path: Path) -> None:
     fitting = [matrix.of(info.name, info.shape) is not None for info in file.tensors.values() if len(info.shape) > 1]
     if not any(fitting):
         raise DataError(f"The importance matrix says nothing of the tensors of {file.path}.", path=path)
+
+
+@functools.cache
+def _cores() -> int:
+    return physical_cores()  # asks the system, on some of them by running a program
 
 
 def _functions() -> tuple[Any, Any]:

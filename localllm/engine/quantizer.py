@@ -11,8 +11,6 @@ import json
 import os
 import queue
 import re
-import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from localllm.errors import CancelledError, EngineError, InvalidModelError, StorageError
+from localllm.weights.beside import beside, check_room, storage_error
 
 _POLL = 0.1  # seconds between looks at `cancel`
 _GRACE = 2.0  # seconds to end after SIGTERM
@@ -54,8 +53,8 @@ def run_job(
     `least` bytes have to be free. Raises EngineError, StorageError and CancelledError.
     """
     target = Path(job.target)
-    _check_room(target, least)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    temporary = beside(target)
+    check_room(target, least, " at least")
     said: list[str] = []
     try:
         with _child(replace(job, target=str(temporary), n_threads=n_threads)) as child:
@@ -73,19 +72,6 @@ def run_job(
             temporary.unlink(missing_ok=True)
 
 
-def _check_room(target: Path, least: int) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(target.parent).free
-    except OSError as error:
-        raise StorageError(f"Cannot write {target} ({error.strerror}).", "Choose another place.") from error
-    if target.is_dir():
-        raise StorageError(f"{target} is a folder.", "Give the name of a file in it.")
-    if free < least:
-        need, have = f"{least / 1e6:.0f} MB", f"{free / 1e6:.0f} MB"
-        raise StorageError(f"{target} takes at least {need}, and its disk has {have} free.", "Free some.")
-
-
 def _publish(temporary: Path, target: Path) -> None:
     """Look whether the file is whole, have it on the disk, and give it its name."""
     from localllm.weights.gguf import read_header
@@ -98,7 +84,7 @@ def _publish(temporary: Path, target: Path) -> None:
     except InvalidModelError as error:
         raise EngineError(f"llama.cpp wrote a file for {target} that is not whole.", "Is the disk full?") from error
     except OSError as error:
-        raise StorageError(f"Cannot write {target} ({error.strerror}).", "Check permissions and free space.") from error
+        raise storage_error(target, error) from error
 
 
 def _failure(status: int, said: list[str], job: Job) -> EngineError | StorageError:

@@ -23,6 +23,7 @@ from localllm.errors import AdapterError, CancelledError, StorageError, Unsuppor
 from localllm.store.registry import Registry
 from localllm.tasks.opening import adapter_for
 from localllm.types import AdapterRef, ModelRef
+from localllm.weights.beside import beside, storage_error
 from localllm.weights.entries import NewValue, Typed
 from localllm.weights.gguf import GGUFFile, read_header
 from localllm.weights.imatrix import ImportanceMatrix, read_imatrix
@@ -194,7 +195,7 @@ def _requantized(job: _Job, cancel: threading.Event | None) -> Iterator[MergeEve
 
     request, tensors, changes = job.request, len(job.plan.base.tensors), job.plan.changes
     assert request.type is not None
-    mixed, final = (request.out.with_name(f".{request.out.name}.{os.getpid()}.{step}") for step in ("mixed", "made"))
+    mixed, final = beside(request.out), beside(request.out)
     total = 2 * tensors + len(changes)
     changed = {name: _replacement(job, name, "F32") for name in changes}
     try:
@@ -211,7 +212,7 @@ def _requantized(job: _Job, cancel: threading.Event | None) -> Iterator[MergeEve
             yield MergeProgress(2 * tensors + done, total, name)
         os.replace(final, request.out)
     except OSError as error:
-        raise StorageError(f"Cannot write {request.out} ({error.strerror}).", "Check permissions and space.") from error
+        raise storage_error(request.out, error) from error
     finally:
         for path in (mixed, final):
             with suppress(OSError):

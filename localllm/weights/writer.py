@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import shutil
 import struct
 import threading
 from collections import deque
@@ -20,7 +18,8 @@ from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
-from localllm.errors import CancelledError, InvalidModelError, StorageError
+from localllm.errors import CancelledError, InvalidModelError
+from localllm.weights.beside import beside, check_room, storage_error
 from localllm.weights.entries import NewValue, encode_entry
 from localllm.weights.ggml import BY_NAME, TYPES
 from localllm.weights.gguf import MAX_NAME, GGUFFile, TensorInfo
@@ -113,8 +112,8 @@ def copying(
     slots = _slots(source, changed or {}, keep, rename)
     alignment = _alignment(source, metadata or {})
     header = _header(source, slots, metadata or {}, alignment)
-    _check_room(target, len(header) + sum(_padded(slot.nbytes, alignment) for slot in slots))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    temporary = beside(target)
+    check_room(target, len(header) + sum(_padded(slot.nbytes, alignment) for slot in slots))
     try:
         with temporary.open("wb") as out, _opened(source) as file:
             out.write(header)
@@ -126,7 +125,7 @@ def copying(
             os.fsync(out.fileno())
         os.replace(temporary, target)
     except OSError as error:
-        raise StorageError(f"Cannot write {target} ({error.strerror}).", "Check permissions and free space.") from error
+        raise storage_error(target, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -227,17 +226,3 @@ def _read(file: BinaryIO, source: GGUFFile, start: int, nbytes: int) -> Iterator
 
 def _padded(nbytes: int, alignment: int) -> int:
     return -(-nbytes // alignment) * alignment
-
-
-def _check_room(target: Path, nbytes: int) -> None:
-    """Make the folder and see that the file will fit. Raises StorageError."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(target.parent).free
-    except OSError as error:
-        raise StorageError(f"Cannot write {target} ({error.strerror}).", "Choose another place.") from error
-    if target.is_dir():
-        raise StorageError(f"{target} is a folder.", "Give the name of a file in it.")
-    if nbytes > free:
-        need, have = f"{nbytes / 1e6:.0f} MB", f"{free / 1e6:.0f} MB"
-        raise StorageError(f"{target} takes {need}, and its disk has {have} free.", "Free some, or choose another.")

@@ -27,6 +27,7 @@ from localllm.errors import (
     UnsupportedModelError,
     UsageError,
 )
+from localllm.weights import beside
 from localllm.weights.gguf import GGUFFile, read_header
 from localllm.weights.quant import dequantize, read_blocks
 
@@ -248,7 +249,7 @@ def test_a_child_that_dies_is_an_error_here(guide_path: Path, tmp_path: Path, mo
 
 
 def test_a_disk_without_room_is_found_first(guide_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantizer.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(beside.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(StorageError, match=r"new\.gguf takes at least"):
         quantize_model(guide_path, tmp_path / "new.gguf", "Q8_0")
 

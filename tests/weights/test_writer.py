@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +17,7 @@ import pytest
 
 from localllm.engine.llama import LlamaEngine
 from localllm.errors import CancelledError, InvalidModelError, StorageError
-from localllm.weights import writer
+from localllm.weights import beside
 from localllm.weights.entries import Typed, encode_entry
 from localllm.weights.gguf import GGUFFile, read_header
 from localllm.weights.writer import Replacement, copy_gguf, copying
@@ -172,14 +175,28 @@ def test_a_disk_that_is_too_small_is_found_before_anything_is_written(
 ) -> None:
     total = small.path.stat().st_size
     target = tmp_path / "out" / "copy.gguf"
-    monkeypatch.setattr(writer.shutil, "disk_usage", lambda _: type("Usage", (), {"free": total - 1}))
+    monkeypatch.setattr(beside.shutil, "disk_usage", lambda _: type("Usage", (), {"free": total - 1}))
     run = copying(small, target)
     with pytest.raises(StorageError, match=r"copy\.gguf takes .* MB free"):
         next(run)
     assert nothing_but(target.parent)
-    monkeypatch.setattr(writer.shutil, "disk_usage", lambda _: type("Usage", (), {"free": total}))
+    monkeypatch.setattr(beside.shutil, "disk_usage", lambda _: type("Usage", (), {"free": total}))
     copy_gguf(small, target)
     assert target.stat().st_size == total
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(small: GGUFFile, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    names = (f".copy.gguf.{gone.pid}.0123abcd.part", f".copy.gguf.{os.getpid()}.0123abcd.part")
+    others = (f".other.gguf.{gone.pid}.0123abcd.part", f"copy.gguf.{gone.pid}.0123abcd.part", f".copy.gguf.{gone.pid}")
+    twice = f"..copy.gguf.{gone.pid}.0123abcd.part.{gone.pid}.4567abcd.part"
+    for name in (*names, twice, *others):
+        (folder / name).touch()
+    copy_gguf(small, folder / "copy.gguf")
+    assert nothing_but(folder, "copy.gguf", names[1], *others)
 
 
 @pytest.mark.parametrize("place", ["folder", "below a file"])
