@@ -10,49 +10,27 @@ from __future__ import annotations
 import mmap
 import struct
 from array import array
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import overload
 
 from localllm.errors import InvalidModelError, ModelNotFoundError
+from localllm.weights.checks import check
 from localllm.weights.ggml import TYPES
+from localllm.weights.strings import StringArray as StringArray  # part of a header, so to be had from here too
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_DIMS = 4  # GGML_MAX_DIMS
 MAX_NAME = 63  # GGML_MAX_NAME, less its closing zero byte
 MAX_KEY = 65535
+MAX_TENSORS, MAX_ENTRIES = 1 << 15, 1 << 14
+LONG_TEXT, MAX_TEXT, MAX_STRINGS, MAX_METADATA = 1 << 20, 2 << 20, 1 << 22, 256 << 20
+"""Bytes of one text that are kept (a whole tokenizer.json may be among them, and nobody reads it), and bounds of all
+that a file may hold: bytes of names and texts, strings in arrays, bytes of an array. Python's objects are larger than
+what they stand for in the file."""
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _STRING, _ARRAY, _BOOL = 8, 9, 7
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", _BOOL: "?", 10: "Q", 11: "q", 12: "d"}
-
-
-class StringArray(Sequence[str]):
-    """Strings of a metadata array, decoded when first looked at: a vocabulary costs nothing until it is used."""
-
-    def __init__(self, raw: bytes, count: int) -> None:
-        self._raw, self._count = raw, count
-        self._items: list[str] | None = None
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if self._items is None:
-            self._items = list(self._decode())
-        return self._items[index]
-
-    def _decode(self) -> Iterator[str]:
-        position = 0
-        for _ in range(self._count):
-            start = position + 8
-            position = start + int(_U64.unpack_from(self._raw, position)[0])
-            yield self._raw[start:position].decode("utf-8", errors="replace")
 
 
 Value = int | float | bool | str | StringArray | array  # type: ignore[type-arg]
@@ -104,15 +82,15 @@ def read_header(path: Path) -> GGUFFile:
     Raises ModelNotFoundError for a missing file and InvalidModelError, in one sentence, for everything else: a folder,
     no permission, another format, a truncated file, malformed counts, or a vocabulary without weights.
     """
-    size = _size_of(path)
+    _check_file(path)
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _Reader(path, data, size).read()
+            return _Reader(path, data, len(data)).read()
     except OSError as error:
         raise InvalidModelError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def _size_of(path: Path) -> int:
+def _check_file(path: Path) -> None:
     try:
         size = path.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
@@ -125,7 +103,6 @@ def _size_of(path: Path) -> int:
         raise InvalidModelError(f"{path} is not a regular file.")
     if size == 0:
         raise InvalidModelError(f"{path} is empty.", "Download it again.")
-    return size
 
 
 class _Reader:
@@ -135,14 +112,16 @@ class _Reader:
         self.path, self.data, self.size = path, data, size
         self.position = 0
         self.entries: dict[str, tuple[int, int]] = {}
+        self.kinds: dict[str, tuple[int, int | None]] = {}
+        self.text = self.strings = 0
 
     def fail(self, problem: str, hint: str = "") -> InvalidModelError:
         return InvalidModelError(f"{self.path} {problem}.", hint)
 
     def read(self) -> GGUFFile:
         version = self._preamble()
-        n_tensors = self._count("tensors", 8 + 4 + 8 + 4 + 8)
-        n_metadata = self._count("metadata entries", 8 + 4 + 1)
+        n_tensors = self._count("tensors", 8 + 4 + 8 + 4 + 8, MAX_TENSORS)
+        n_metadata = self._count("metadata entries", 8 + 4 + 1, MAX_ENTRIES)
         metadata = self._metadata(n_metadata)
         if n_tensors == 0:
             hint = "It may hold a vocabulary only; download the file with the weights."
@@ -151,7 +130,9 @@ class _Reader:
         alignment = self._alignment(metadata)
         start = -(-self.position // alignment) * alignment
         tensors = self._placed(infos, start, alignment)
-        return GGUFFile(self.path, version, metadata, tensors, start, self.size, self.entries)
+        file = GGUFFile(self.path, version, metadata, tensors, start, self.size, self.entries)
+        check(file, self.kinds)
+        return file
 
     def _preamble(self) -> int:
         if self.data[:4] != MAGIC:
@@ -182,11 +163,13 @@ class _Reader:
     def _u64(self, what: str) -> int:
         return int(_U64.unpack_from(self.data, self._take(8, what))[0])
 
-    def _count(self, what: str, smallest: int) -> int:
+    def _count(self, what: str, smallest: int, most: int = MAX_METADATA) -> int:
         """A count of entries, each of at least `smallest` bytes, that the rest of the file could hold."""
         count = self._u64(f"the number of {what}")
         if count * smallest > self.size - self.position:
             raise self.fail(f"is truncated or damaged: it claims {count} {what}, more than fit in {self.size} bytes")
+        if count > most or count * smallest > MAX_METADATA:
+            raise self.fail(f"is damaged: it claims {count} {what}")
         return count
 
     def _string(self, what: str, longest: int | None = None) -> str:
@@ -194,7 +177,11 @@ class _Reader:
         if longest is not None and length > longest:
             raise self.fail(f"is damaged: {what} claims {length} bytes, more than {longest}")
         start = self._take(length, what)
-        return self.data[start : start + length].decode("utf-8", errors="replace")
+        kept = min(length, LONG_TEXT)
+        self.text += kept
+        if self.text > MAX_TEXT:
+            raise self.fail(f"is damaged: its names and texts, up to {what}, have more than {MAX_TEXT} bytes")
+        return self.data[start : start + kept].decode("utf-8", errors="replace")
 
     def _metadata(self, count: int) -> dict[str, Value]:
         metadata: dict[str, Value] = {}
@@ -202,35 +189,41 @@ class _Reader:
             start = self.position
             key = self._string("a metadata key", MAX_KEY)
             if not key or key in metadata:
-                raise self.fail(f"is damaged: the metadata key {key!r} is {'repeated' if key else 'empty'}")
-            metadata[key] = self._value(self._u32(f"the type of {key!r}"), key)
+                raise self.fail(f"is damaged: the metadata key {key!r:.80} is {'repeated' if key else 'empty'}")
+            if "\0" in key:  # llama.cpp would read it up to there
+                raise self.fail(f"is damaged: the metadata key {key!r:.80} holds a zero byte")
+            metadata[key] = self._value(self._u32(f"the type of {key!r:.80}"), key)
             self.entries[key] = (start, self.position)
         return metadata
 
     def _value(self, kind: int, key: str) -> Value:
+        self.kinds[key] = (kind, None)
         if kind == _STRING:
-            return self._string(f"the value of {key!r}")
+            return self._string(f"the value of {key!r:.80}")
         if kind == _ARRAY:
             return self._array(key)
         if kind not in _SCALARS:
-            raise self.fail(f"is damaged: {key!r} has the unknown value type {kind}")
+            raise self.fail(f"is damaged: {key!r:.80} has the unknown value type {kind}")
         code = "<" + _SCALARS[kind]
-        start = self._take(struct.calcsize(code), f"the value of {key!r}")
+        start = self._take(struct.calcsize(code), f"the value of {key!r:.80}")
         value: Value = struct.unpack_from(code, self.data, start)[0]
         return value
 
     def _array(self, key: str) -> Value:
-        kind = self._u32(f"the element type of {key!r}")
-        what = f"the array {key!r}"
+        kind = self._u32(f"the element type of {key!r:.80}")
+        self.kinds[key] = (_ARRAY, kind)
+        what = f"the array {key!r:.80}"
         if kind == _STRING:
-            count = self._count(f"strings in {key!r}", 8)
+            count = self._count(f"strings in {key!r:.80}", 8, MAX_STRINGS - self.strings)
+            self.strings += count
             return self._string_array(count, what)
         if kind not in _SCALARS:
             raise self.fail(f"is damaged: {what} has the element type {kind}")
         items = array("B" if kind == _BOOL else _SCALARS[kind])
-        nbytes = self._count(f"elements of {key!r}", items.itemsize) * items.itemsize
+        nbytes = self._count(f"elements of {key!r:.80}", items.itemsize) * items.itemsize
         start = self._take(nbytes, what)
-        items.frombytes(self.data[start : start + nbytes])
+        with memoryview(self.data) as view, view[start : start + nbytes] as part:  # no second copy
+            items.frombytes(part)
         return items
 
     def _string_array(self, count: int, what: str) -> StringArray:
@@ -249,13 +242,15 @@ class _Reader:
 
     def _alignment(self, metadata: dict[str, Value]) -> int:
         alignment = metadata.get("general.alignment", 32)
-        if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20 or alignment & (alignment - 1):
-            raise self.fail(f"is damaged: its alignment {alignment!r} is not a small power of two")
+        if not isinstance(alignment, int) or not 32 <= alignment <= 1 << 20 or alignment & (alignment - 1):
+            raise self.fail(f"is damaged: its alignment {alignment!r} is not a power of two from 32 to {1 << 20}")
         return alignment
 
     def _tensor_info(self) -> TensorInfo:
         """The next entry, with the offset still counted from the first tensor."""
         name = self._string("a tensor name", MAX_NAME)
+        if "\0" in name:
+            raise self.fail(f"is damaged: the tensor name {name!r} holds a zero byte")
         n_dims = self._u32(f"the shape of {name!r}")
         if not 1 <= n_dims <= MAX_DIMS:
             raise self.fail(f"is damaged: tensor {name!r} has {n_dims} dimensions")
