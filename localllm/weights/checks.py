@@ -78,9 +78,10 @@ class _Adapter(_Checker):
         other = self.file.tensors.get(name[:-1] + ("b" if name[-1] == "a" else "a"))
         if other is None:
             raise self.fail(f"is damaged: {name} has no counterpart")
-        rank = tensor.shape[-2] if name[-1] == "a" and "token_embd." not in name else tensor.shape[-1]
-        ranks = {*other.shape[-2:]}
-        if rank not in ranks or tensor.shape[:-2] != other.shape[:-2]:
+        first, second = (tensor, other) if name[-1] == "a" else (other, tensor)
+        # An embedding's are laid the other way round, which only the base can tell (engine.adapters).
+        fits = first.shape[-2:-1] == second.shape[-1:] or "token_embd." in name
+        if not fits or first.shape[:-2] != second.shape[:-2]:
             raise self.fail(f"is damaged: the shapes of {name} and its counterpart do not fit")
 
 
