@@ -185,8 +185,6 @@ def check_chunk(shape: tuple[int, ...], kind: str, has_importance: bool) -> None
 def _check_files(file: GGUFFile, target: Path) -> None:
     if file.kind != "model":
         raise UnsupportedModelError(f"{file.path} is a GGUF {file.kind}, not a model.", "Only models are quantized.")
-    if file.metadata.get("split.count", 0) not in (0, 1):
-        raise UnsupportedModelError(f"{file.path} is one part of a split model.", "Join them with llama-gguf-split.")
     if target.exists() and target.samefile(file.path):
         raise UsageError(f"{target} would replace the model that is read.", "Choose another name.")
 

@@ -84,6 +84,8 @@ class Merged:
     cosine: float
     """The least, over tensors, of the cosine between the change that was wanted and the one that was stored. Unlike
     `kept` it falls with the noise of rounding, which a base that is quantized for the first time has anyway."""
+    kept_overall: float
+    """As `kept`, of all tensors that the adapters changed taken together."""
 
 
 MergeEvent = MergeStarted | MergeProgress | Merged
@@ -120,6 +122,7 @@ def merge(registry: Registry, request: MergeRequest, cancel: threading.Event | N
         kept=least.kept,
         kept_tensor=name,
         cosine=min(survival.cosine for survival in job.plan.survival.values()),
+        kept_overall=job.plan.overall().kept,
     )
 
 
@@ -136,8 +139,6 @@ def _prepare(registry: Registry, request: MergeRequest) -> _Job:
     base = read_header(model.path)
     if base.kind != "model":
         raise UnsupportedModelError(f"{base.path} is a GGUF {base.kind}, not a model.", "Name the base with --model.")
-    if base.metadata.get("split.count", 0) not in (0, 1):
-        raise UnsupportedModelError(f"{base.path} is one part of a split model.", "Join them with llama-gguf-split.")
     made = plan(base, [(read_header(adapter.path), scale) for adapter, scale in adapters])
     if not made.changes:
         raise AdapterError("The adapters change nothing: all their numbers, or the scales, are zero.")

@@ -100,6 +100,15 @@ class Plan:
     survival: dict[str, Survival] = field(default_factory=dict)
     """Filled as tensors are merged."""
 
+    def overall(self) -> Survival:
+        """All tensors as one."""
+        total = Survival()
+        for survival in self.survival.values():
+            total.wanted += survival.wanted
+            total.stored += survival.stored
+            total.shared += survival.shared
+        return total
+
     def least_kept(self) -> tuple[str, Survival]:
         """The tensor that lost most of its change."""
         return min(self.survival.items(), key=lambda item: item[1].kept)

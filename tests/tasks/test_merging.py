@@ -236,6 +236,7 @@ def test_a_change_too_small_for_four_bits_is_reported(registry: Registry, guide_
     assert weak.kept_tensor in small
     assert weak.cosine < 0.5 < strong.cosine
     assert rescued.cosine > 0.99
+    assert weak.kept <= weak.kept_overall < 0.9 * strong.kept_overall
 
 
 def importance(path: Path, name: str, columns: int) -> Path:

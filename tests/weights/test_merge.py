@@ -116,6 +116,13 @@ def test_a_change_that_rounding_swallows_is_seen() -> None:
     assert made.least_kept() == ("blk.0.ffn_up.weight", made.survival["blk.0.ffn_up.weight"])
 
 
+def test_overall_weighs_tensors_by_their_change() -> None:
+    made = golden()
+    made.survival["a"], made.survival["b"] = Survival(9, 9, 9), Survival(1, 4, 0.5)
+    assert (made.overall().kept, made.overall().stored) == (0.95, 13)
+    assert made.least_kept()[0] == "b"
+
+
 def test_survival_of_nothing() -> None:
     assert (Survival().kept, Survival().cosine) == (1, 1)
     assert Survival(wanted=4).cosine == 0
