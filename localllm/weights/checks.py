@@ -166,7 +166,7 @@ class _Model(_Checker):
     def _check_heads(self, n_layers: int, width: int) -> None:
         architecture = self.file.architecture
         heads = self.per_layer("attention.head_count", n_layers)
-        for head, kv in zip(heads, self.per_layer("attention.head_count_kv", n_layers, heads[0]), strict=True):
+        for head, kv in zip(heads, self.per_layer("attention.head_count_kv", n_layers), strict=True):
             if kv and head % kv:
                 raise self.fail(f"is damaged: {head} attention heads cannot share {kv} keys and values")
         if heads[0]:

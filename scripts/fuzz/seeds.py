@@ -1,6 +1,6 @@
 """Tiny valid GGUF files, from which the damaged ones are made: models of several architectures and one adapter.
 
-Width 32, two heads of 16, one layer: 10 to 30 KB each, and llama.cpp loads and runs all of them.
+Width 32, two heads of 16, one layer or two: 4 to 80 KB each, and llama.cpp loads and runs all of them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class Recipe:
     experts: bool = False
     norms: tuple[str, ...] = ()
     """One-dimensional tensors of a layer beyond its two norms, with their widths after a colon."""
+    layers: int = 1
+    """With more than one, what can be said of each layer is."""
     extra: tuple[tuple[str, float | int], ...] = ()
     """Keys below the architecture's name."""
     norms_first: bool = True
@@ -36,6 +38,7 @@ class Recipe:
 RECIPES = {
     "llama": Recipe("llama", "Q4_0", spm=True, extra=(("rope.dimension_count", HEAD),)),
     "llama-bpe": Recipe("llama", "Q8_0", extra=(("rope.freq_base", 5e5), ("vocab_size", 262))),
+    "llama-deep": Recipe("llama", "Q4_1", spm=True, layers=2),
     "qwen2": Recipe("qwen2", "F16", norms=("attn_q.bias:32", "attn_k.bias:16", "attn_v.bias:16")),
     "qwen3": Recipe("qwen3", "Q5_0", norms=("attn_q_norm.weight:16", "attn_k_norm.weight:16")),
     "qwen3moe": Recipe(
@@ -132,10 +135,11 @@ def _finish(writer: gguf.GGUFWriter) -> None:
 def _add_hyperparameters(writer: gguf.GGUFWriter, recipe: Recipe) -> None:
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(WIDTH)
-    writer.add_block_count(1)
-    writer.add_feed_forward_length(HIDDEN)
-    writer.add_head_count(WIDTH // HEAD)
-    writer.add_head_count_kv(1)
+    writer.add_block_count(recipe.layers)
+    each = recipe.layers > 1
+    writer.add_feed_forward_length([HIDDEN] * recipe.layers if each else HIDDEN)
+    writer.add_head_count([WIDTH // HEAD] * recipe.layers if each else WIDTH // HEAD)
+    writer.add_head_count_kv([1] * recipe.layers if each else 1)
     writer.add_layer_norm_rms_eps(1e-5)
     for key, value in recipe.extra:
         add = writer.add_uint32 if isinstance(value, int) else writer.add_float32
@@ -196,7 +200,7 @@ def _shapes(recipe: Recipe, n_vocab: int) -> Shapes:
     shapes: Shapes = {"token_embd.weight": (n_vocab, WIDTH), "output_norm.weight": (WIDTH,)}
     if recipe.architecture == "olmo2":  # it does not tie the two
         shapes["output.weight"] = (n_vocab, WIDTH)
-    return shapes | {f"blk.0.{name}": shape for name, shape in layer.items()}
+    return shapes | {f"blk.{i}.{name}": shape for i in range(recipe.layers) for name, shape in layer.items()}
 
 
 def _add_tensor(writer: gguf.GGUFWriter, name: str, values: np.ndarray, quantized: str) -> None:
