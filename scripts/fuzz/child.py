@@ -6,6 +6,7 @@ opened with a small context, tokenizes text and writes four tokens; an adapter i
 command line. Started by fuzz.native, which knows what was sent last when no answer comes.
 """
 
+import contextlib
 import os
 import resource
 import sys
@@ -67,8 +68,9 @@ def main() -> None:
     library()
     if os.environ.get("LOCALLLM_FUZZ_UNCHECKED"):  # for the test that a death is noticed
         gguf.check = lambda *_: None  # type: ignore[assignment]
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(ValueError, OSError):  # macOS does not know this bound
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     for line in sys.stdin:
         print(" ".join(answer(Path(line.rstrip("\n")), base).split()), flush=True)
 
