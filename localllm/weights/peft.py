@@ -65,7 +65,7 @@ def read(folder: Path, base: GGUFFile) -> tuple[Adapter, list[str]]:
 def write(folder: Path, adapter: Adapter, base: GGUFFile) -> None:
     """A folder for `peft.PeftModel.from_pretrained` on the Hugging Face model that `base` was converted from.
 
-    Raises AdapterError for what PEFT cannot hold: adapters on experts, and on an embedding that is the output too.
+    Raises AdapterError for what PEFT cannot hold: adapters on experts.
     """
     from safetensors.numpy import save
 
@@ -73,14 +73,14 @@ def write(folder: Path, adapter: Adapter, base: GGUFFile) -> None:
     if any(a.ndim == 3 for a, _ in adapter.layers.values()):
         message = "PEFT has no LoRA for experts that transformers holds as one stack."
         raise AdapterError(message, "Choose --to gguf, mlx or merged.")
-    if EMBEDDING in adapter.layers and OUTPUT not in slots:
-        message = "In PEFT an adapter on the token embedding leaves the output alone that shares it."
-        raise AdapterError(message, "Choose --to mlx or merged.")
     tensors = {}
     for path, (a, b) in adapter.layers.items():
         halves = ("lora_embedding_A", "lora_embedding_B") if path == EMBEDDING else ("lora_A.weight", "lora_B.weight")
         for half, value in zip(halves, (a, b), strict=True):
             tensors[f"{PREFIX}{path}.{half}"] = np.ascontiguousarray(value.T, np.float32)
+        if path == EMBEDDING and OUTPUT not in slots:  # it is the output too: the same numbers, the other way round
+            tensors[f"{PREFIX}{OUTPUT}.lora_A.weight"] = np.ascontiguousarray(b, np.float32)
+            tensors[f"{PREFIX}{OUTPUT}.lora_B.weight"] = np.ascontiguousarray(a, np.float32)
     part = folder / f".{WEIGHTS}.part"
     part.write_bytes(save(tensors, metadata={"format": "pt"}))
     part.replace(folder / WEIGHTS)

@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from localllm.errors import AdapterError
 from localllm.weights.adapter import Adapter, json_number
-from localllm.weights.names import Slot
+from localllm.weights.names import EMBEDDING, OUTPUT, Slot
 
 CONFIG = "adapter_config.json"
 _REFUSED = {
@@ -73,15 +73,18 @@ def read_config(path: Path) -> Config:
     return Config(
         alpha=json_number(path, "lora_alpha", config.get("lora_alpha", 8)),
         alphas={_pattern(path, key): json_number(path, "alpha_pattern", value) for key, value in alphas.items()},
-        rank_stabilized=config.get("use_rslora") is True,
-        dropout=json_number(path, "lora_dropout", config.get("lora_dropout", 0.0)),
-        ties_output=config.get("ensure_weight_tying") is True,
+        rank_stabilized=bool(config.get("use_rslora")),
+        dropout=json_number(path, "lora_dropout", config.get("lora_dropout") or 0.0),
+        ties_output=bool(config.get("ensure_weight_tying")),
     )
 
 
 def write_config(path: Path, adapter: Adapter, slots: Mapping[str, Slot]) -> None:
     """The configuration of a plain LoRA, renamed into place. `slots` are all modules of the base."""
-    ranks = {name: a.shape[1] for name, (a, _) in adapter.layers.items() if a.shape[1] != adapter.rank}
+    tied = EMBEDDING in adapter.layers and OUTPUT not in slots
+    own = {name: a.shape[1] for name, (a, _) in adapter.layers.items()}
+    own |= {OUTPUT: own[EMBEDDING]} if tied else {}
+    ranks = {name: rank for name, rank in own.items() if rank != adapter.rank}
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -91,7 +94,8 @@ def write_config(path: Path, adapter: Adapter, slots: Mapping[str, Slot]) -> Non
         "lora_dropout": adapter.dropout,
         "rank_pattern": ranks,
         "alpha_pattern": {name: _plain(adapter.scale * rank) for name, rank in ranks.items()},
-        "target_modules": _targets(adapter, slots),
+        "target_modules": _targets(own, slots),
+        "ensure_weight_tying": tied,
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
@@ -105,11 +109,11 @@ def write_config(path: Path, adapter: Adapter, slots: Mapping[str, Slot]) -> Non
     part.replace(path)
 
 
-def _targets(adapter: Adapter, slots: Mapping[str, Slot]) -> list[str]:
+def _targets(adapted: Collection[str], slots: Collection[str]) -> list[str]:
     """Last parts of the names, as people write them, where all modules with them are adapted; else the full names."""
-    short = {name.rpartition(".")[2] for name in adapter.layers}
-    meant = {name for name in slots if name.rpartition(".")[2] in short}
-    return sorted(short if meant == set(adapter.layers) else adapter.layers)
+    short = {name.rpartition(".")[2] for name in adapted}
+    meant = {name for name in {*slots, *adapted} if name.rpartition(".")[2] in short}
+    return sorted(short if meant == set(adapted) else adapted)
 
 
 def _refuse(path: Path, config: dict[str, Any]) -> None:

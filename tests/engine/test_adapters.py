@@ -60,20 +60,20 @@ def test_what_fits_passes(tmp_path: Path, architecture: str, shapes: Shapes) -> 
 @pytest.mark.parametrize(
     "architecture, shapes, problem",
     [
-        ("llama", {f"{Q}.lora_a": (4, 32)}, r"attn_q\.weight\.lora_a (without|has no)"),
-        ("llama", {f"{Q}.lora_b": (32, 4)}, r"attn_q\.weight\.lora_b (without|has no)"),
-        ("llama", on(Q, (4, 32), (32, 3)), r"attn_q\.weight\.lora_a .*(at rank 3|do not fit)"),
+        ("llama", {f"{Q}.lora_a": (4, 32)}, r"attn_q\.weight\.lora_a has no counterpart"),
+        ("llama", {f"{Q}.lora_b": (32, 4)}, r"attn_q\.weight\.lora_b has no counterpart"),
+        ("llama", on(Q, (4, 32), (32, 3)), r"attn_q\.weight\.lora_a .* do not fit"),
         ("llama", on(Q, (4, 30), (32, 4)), r"lora_a has shape \(4, 30\)"),
         ("llama", on(Q, (4, 32), (31, 4)), r"lora_b has shape \(31, 4\)"),
-        ("llama", on(Q, (1, 4, 32), (32, 4)), r"lora_a has (shape \(1, 4, 32\)|3 dim)"),
-        ("llama", on(Q, (32,), (32, 4)), "which are no matrices|1 dimensions"),
+        ("llama", on(Q, (1, 4, 32), (32, 4)), r"lora_a has 3 dimensions"),
+        ("llama", on(Q, (32,), (32, 4)), "has 1 dimensions"),
         ("llama", on("blk.9.attn_q.weight", (4, 32), (32, 4)), r"blk\.9\.attn_q\.weight, which"),
         ("llama", {**PAIR, "output_norm.weight": (32,)}, r"output_norm\.weight, a norm .* would leave out"),
         ("llama", {**PAIR, "blk.0.attn_q.bias": (32,)}, r"attn_q\.bias, which is not a LoRA matrix"),
-        ("llama", on(EMBEDDING, (3, 40), (32, 3)), r"token_embd\.weight\.lora_a .*(\(40, 3\)|do not fit)"),
-        ("llama", on(EMBEDDING, (40, 3), (32, 4)), r"token_embd\.weight\.lora_a .*(\(40, 4\)|do not fit)"),
+        ("llama", on(EMBEDDING, (3, 40), (32, 3)), r"token_embd\.weight\.lora_a .*\(40, 3\)"),
+        ("llama", on(EMBEDDING, (40, 3), (32, 4)), r"token_embd\.weight\.lora_a .*\(40, 4\)"),
         ("qwen3moe", on(EXPERTS, (2, 2, 32), (2, 48, 2)), r"\(2, 48, 2\).*\(3, 48, 2\)"),
-        ("qwen3moe", on(EXPERTS, (2, 32), (48, 2)), r"\(48, 2\).*\(3, 48, 2\)|2 dimensions"),
+        ("qwen3moe", on(EXPERTS, (2, 32), (48, 2)), "2 dimensions"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, architecture: str, shapes: Shapes, problem: str) -> None:

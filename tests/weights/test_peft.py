@@ -214,8 +214,13 @@ def test_an_embedding_that_is_the_output_needs_peft_s_word_that_both_are_adapted
     adapter, _ = peft.read(folder(tmp_path / "a", {"ensure_weight_tying": True}, tensors | output), file)
     assert list(adapter.layers) == [EMBEDDING]
     assert np.array_equal(adapter.layers[EMBEDDING][0], a)
-    with pytest.raises(AdapterError, match="leaves the output alone that shares it"):
-        peft.write(tmp_path, adapter, file)
+    peft.write(tmp_path, adapter, file)
+    written = load_file(tmp_path / peft.WEIGHTS)
+    assert set(written) == set(tensors | output)
+    assert all(np.array_equal(written[name], value) for name, value in (tensors | output).items())
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["ensure_weight_tying"] is True
+    assert config["target_modules"] == ["embed_tokens", "lm_head"]
 
 
 def test_peft_s_names_are_mlx_s_for_every_module(tmp_path: Path) -> None:
