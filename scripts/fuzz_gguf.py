@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fuzz import watch
 from fuzz.mutations import Mutator
-from fuzz.native import load_all, scratch
+from fuzz.native import Outcome, load_all, scratch
 from fuzz.seeds import write_seeds
 
 
@@ -33,34 +33,49 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def read(mutator: Mutator, cases: int, folder: Path) -> watch.Report:
+    """Give the cases to the header reader and say what came of it."""
+    started = time.perf_counter()
+    report = watch.read_all(mutator, range(cases), folder)
+    print(f"cases            {report.cases}")
+    print(f"refused          {report.refused}")
+    print(f"passed           {len(report.passed)} different ones")
+    print(f"slowest case     {report.slowest * 1000:.1f} ms of processor time (number {report.slowest_number})")
+    print(f"memory           {report.memory / (1 << 20):.1f} MiB more at the highest")
+    tell(report.violations, started)
+    return report
+
+
+def load(mutator: Mutator, numbers: list[int], base: Path, keep: Path | None) -> Outcome:
+    """Give cases that passed to llama.cpp and say what came of it."""
+    started = time.perf_counter()
+    outcome = load_all(((number, mutator.case(number)) for number in numbers), base, keep)
+    print(f"native loads     {outcome.loads}")
+    print(f"native refusals  {sum(outcome.refusals.values())} in {len(outcome.refusals)} wordings")
+    print(f"native failures  {len(outcome.failures)} (aborts, other signals, hangs, errors that are not ours)")
+    tell(outcome.failures, started)
+    return outcome
+
+
+def tell(violations: list[tuple[int, str]], started: float) -> None:
+    """The first of what must not be, and the time it all took."""
+    for number, what in violations[:20]:
+        print(f"VIOLATED         case {number}: {what}")
+    print(f"seconds          {time.perf_counter() - started:.0f}", flush=True)
+
+
 def main() -> int:
-    """Run and print one line for each fact."""
+    """Read, then load; 1 if anything was violated."""
     args = arguments()
     if args.keep:
         args.keep.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch()) as name:
-        folder = Path(name)
-        seeds = write_seeds(folder)
+        seeds = write_seeds(Path(name))
         mutator = Mutator([path.read_bytes() for path in seeds.values()], args.seed)
-        started = time.perf_counter()
-        report = watch.read_all(mutator, range(args.cases), folder)
-        print(f"cases                {report.cases} (seed {args.seed}, {len(seeds)} seeds)")
-        print(f"refused              {report.refused}")
-        print(f"passed               {len(report.passed)}, all different")
-        print(f"slowest case         {report.slowest * 1000:.1f} ms (number {report.slowest_number})")
-        print(f"memory               {report.memory / (1 << 20):.1f} MiB more at the highest")
-        for number, what in report.violations[:20]:
-            print(f"VIOLATED             case {number}: {what}")
-        print(f"seconds              {time.perf_counter() - started:.0f}")
+        print(f"seed             {args.seed}, {len(seeds)} valid files")
+        report = read(mutator, args.cases, Path(name))
         chosen = random.Random(args.seed).sample(report.passed, min(args.load, len(report.passed)))
-        started = time.perf_counter()
-        outcome = load_all(((number, mutator.case(number)) for number in chosen), seeds["llama"], args.keep)
-    print(f"native loads         {outcome.loads}")
-    print(f"native refusals      {sum(outcome.refusals.values())} of {len(outcome.refusals)} wordings")
-    print(f"native failures      {len(outcome.failures)} (aborts, signals, hangs)")
-    for number, what in outcome.failures[:20]:
-        print(f"VIOLATED             case {number}: {what}")
-    print(f"seconds              {time.perf_counter() - started:.0f}")
+        outcome = load(mutator, chosen, seeds["llama"], args.keep)
     return 1 if report.violations or outcome.failures else 0
 
 

@@ -9,6 +9,7 @@ where it says so itself.
 from __future__ import annotations
 
 import math
+import re
 from array import array
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ MAX_LAYERS, MAX_EXPERTS = 512, 1024  # LLAMA_MAX_LAYERS, LLAMA_MAX_EXPERTS
 MAX_WIDTH = 1 << 20
 """Of anything that a tensor has as a dimension; the widest models known have 18,432 to 65,536."""
 _F32, _STRING = 6, 8  # enum gguf_type
+_NAME = re.compile(r"[\w.-]{0,64}", re.ASCII)
 _ROPE_SCALING = ("none", "linear", "yarn", "longrope")
 _NOT_MATRICES = {"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"}
 """Types without a product in ggml-cpu.c (type_traits_cpu)."""
@@ -34,10 +36,9 @@ Kinds = Mapping[str, tuple[int, int | None]]
 
 def check(file: GGUFFile, kinds: Kinds) -> None:
     """Raises InvalidModelError, naming the key or tensor, for what would bring llama.cpp down."""
-    if file.kind == "adapter":
-        _Adapter(file, kinds).check()
-    else:
-        _Model(file, kinds).check()
+    checker = _Adapter(file, kinds) if file.kind == "adapter" else _Model(file, kinds)
+    checker.check_name()
+    checker.check()
 
 
 class _Checker:
@@ -54,16 +55,24 @@ class _Checker:
         if key in self.kinds and self.kinds[key][0] != kind:
             raise self.fail(f"is damaged: {key} is not {name}")
 
+    def check_name(self) -> None:
+        """The architecture's name begins other keys and is told in messages, so it has to be one."""
+        self.wants("general.architecture", _STRING, "a text")
+        if not _NAME.fullmatch(self.file.architecture):
+            raise self.fail(f"is damaged: general.architecture is {self.file.architecture!r:.40}")
+
     def check_matrix(self, tensor: TensorInfo) -> None:
         if tensor.type in _NOT_MATRICES and not (tensor.type == "I32" and "tid2eid" in tensor.name):
-            raise self.fail(f"cannot be used: tensor {tensor.name} is of type {tensor.type}, which nothing multiplies")
+            raise self.fail(
+                f"cannot be used: tensor {tensor.name!r} is of type {tensor.type}, which nothing multiplies"
+            )
 
 
 class _Adapter(_Checker):
     """A LoRA: llama.cpp reads its keys without a look at their types and multiplies whatever matrices it holds."""
 
     def check(self) -> None:
-        for key in ("general.type", "general.architecture", "adapter.type"):
+        for key in ("general.type", "adapter.type"):
             self.wants(key, _STRING, "a text")
         self.wants("adapter.lora.alpha", _F32, "a 32-bit float")
         for name, tensor in self.file.tensors.items():
@@ -74,27 +83,24 @@ class _Adapter(_Checker):
         self.check_matrix(tensor)
         dims = len(tensor.shape)
         if dims != (3 if "_exps." in name else 2):
-            raise self.fail(f"is damaged: {name} has {dims} dimensions")
+            raise self.fail(f"is damaged: tensor {name!r} has {dims} dimensions")
         other = self.file.tensors.get(name[:-1] + ("b" if name[-1] == "a" else "a"))
         if other is None:
-            raise self.fail(f"is damaged: {name} has no counterpart")
+            raise self.fail(f"is damaged: tensor {name!r} has no counterpart")
         first, second = (tensor, other) if name[-1] == "a" else (other, tensor)
         # An embedding's are laid the other way round, which only the base can tell (engine.adapters).
         fits = first.shape[-2:-1] == second.shape[-1:] or "token_embd." in name
         if not fits or first.shape[:-2] != second.shape[:-2]:
-            raise self.fail(f"is damaged: the shapes of {name} and its counterpart do not fit")
+            raise self.fail(f"is damaged: the shapes of {name!r} and its counterpart do not fit")
 
 
 class _Model(_Checker):
     """A model: hyperparameters, vocabulary, tensors."""
 
     def check(self) -> None:
-        self.wants("general.architecture", _STRING, "a text")
         architecture = self.file.architecture
         if architecture in asserted.SILENT or self.metadata.get("tokenizer.ggml.model") in ("bert", "t5"):
-            raise self.fail(f"is a {architecture!r:.40} model, which writes no text", "Choose a model made for chat.")
-        if "\0" in architecture:
-            raise self.fail("is damaged: general.architecture holds a zero byte")
+            raise self.fail(f"is a {architecture} model, which writes no text", "Choose a model made for chat.")
         parts = self.metadata.get("split.count", 0)
         if isinstance(parts, int) and parts > 1:
             hint = "Join the parts with llama.cpp's `llama-gguf-split --merge`, or download a single file."
@@ -103,24 +109,25 @@ class _Model(_Checker):
             self._check_tensor(tensor)
         if f"{architecture}.block_count" in self.metadata:
             self._check_hyperparameters()
-        check_vocabulary(self.metadata, self.kinds, self.fail)
-
         if architecture == "phi3":  # all three are optional to it, and used
             self._check_phi3()
+        check_vocabulary(self.metadata, self.kinds, self.fail)
 
     def _check_phi3(self) -> None:
         for name in self.file.tensors:
             layer = name.removesuffix(".attn_output.weight")
             parts = ("attn_qkv",) if f"{layer}.attn_qkv.weight" in self.file.tensors else ("attn_q", "attn_k", "attn_v")
             for part in parts if layer != name else ():
-                if f"{layer}.{part}.weight" not in self.file.tensors:
-                    raise self.fail(f"is damaged: it has no tensor {layer}.{part}.weight")
+                if (wanted := f"{layer}.{part}.weight") not in self.file.tensors:
+                    raise self.fail(f"is damaged: it has no tensor {wanted!r}")
 
     def _check_tensor(self, tensor: TensorInfo) -> None:
         if len(tensor.shape) > 1:
             self.check_matrix(tensor)
         elif tensor.type != "F32":  # binary-ops.cpp adds and multiplies float32 with nothing else
-            raise self.fail(f"cannot be used: {tensor.name} has one dimension and type {tensor.type} instead of F32")
+            raise self.fail(
+                f"cannot be used: tensor {tensor.name!r} has one dimension and type {tensor.type} instead of F32"
+            )
 
     # Hyperparameters
 
@@ -204,15 +211,16 @@ class _Model(_Checker):
     def _check_experts(self, n_layers: int) -> None:
         architecture = self.file.architecture
         experts = self.integer("expert_count", 0, MAX_EXPERTS)
-        if architecture.startswith("hunyuan") and experts <= 1:
+        if architecture in ("hunyuan-dense", "hunyuan_vl") and experts <= 1:  # then taken for none
+            self.integer("expert_group_count", 0, 0)
             return
         used = max(self.per_layer("expert_used_count", n_layers))
         if used > experts or (used == 0) != (experts == 0):
             raise self.fail(f"is damaged: {architecture}.expert_used_count is {used} of {experts} experts")
         groups = self.integer("expert_group_count", 0, max(0, experts - 1))
         if groups > 1:
-            chosen = self.integer("expert_group_used_count", 1, groups - 1)
-            if experts % groups or not chosen:
+            self.integer("expert_group_used_count", 1, groups - 1)
+            if experts % groups:
                 raise self.fail(f"is damaged: {experts} experts cannot form {groups} groups")
 
     def _check_floats(self) -> None:

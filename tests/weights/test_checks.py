@@ -99,9 +99,19 @@ HYPERPARAMETERS = {
     "more experts than there are": ("qwen3moe", key("qwen3moe.expert_used_count", u32(3)), "is 3 of 2"),
     "as many groups as experts": ("qwen3moe", key("qwen3moe.expert_group_count", u32(2)), "expert_group_count is 2"),
     "architecture without experts": ("llama", lambda p: rename(p, "smallthinker"), "expert_count is 0"),
+    "groups of a single expert": (
+        "llama",
+        lambda p: set_key(rename(p, "hunyuan-dense"), "hunyuan-dense.expert_group_count", u32(2)),
+        "expert_group_count is 2",
+    ),
     "architecture without sections": ("llama", lambda p: rename(p, "qwen2vl"), "dimension_sections is not four"),
-    "architecture without a voice": ("llama", lambda p: rename(p, "bert"), "'bert' model, which writes no text"),
-    "architecture with a zero byte": ("llama", key("general.architecture", text("llama\0")), "holds a zero byte"),
+    "architecture without a voice": ("llama", lambda p: rename(p, "bert"), "is a bert model, which writes no text"),
+    "architecture with a zero byte": (
+        "llama",
+        key("general.architecture", text("llama\0")),
+        r"architecture is 'llama\\x00'",
+    ),
+    "architecture that is a sentence": ("llama", key("general.architecture", text("\33[2J " * 99)), "architecture is"),
     "architecture as number": ("llama", key("general.architecture", u32(1)), "general.architecture is not a text"),
     "one part of several": ("llama", key("split.count", (2, b"\2\0")), "one of 2 parts"),
 }
@@ -169,25 +179,25 @@ VOCABULARIES = {
     ),
 }
 TENSORS = {
-    "a norm in 16 bits": ("llama", tensor("output_norm.weight", kind=1), "output_norm.weight has one dimension"),
-    "a bias in blocks": ("qwen2", tensor("blk.0.attn_q.bias", kind=8), "attn_q.bias has one dimension"),
+    "a norm in 16 bits": ("llama", tensor("output_norm.weight", kind=1), "'output_norm.weight' has one dimension"),
+    "a bias in blocks": ("qwen2", tensor("blk.0.attn_q.bias", kind=8), "attn_q.bias' has one dimension"),
     "a matrix of integers": ("llama", tensor("blk.0.attn_q.weight", kind=27), "type I64"),
     "a matrix of doubles": ("llama", tensor("token_embd.weight", kind=28), "type F64"),
     "a matrix of activations": ("llama", tensor("blk.0.attn_q.weight", kind=9), "type Q8_1"),
-    "no attention": ("phi3", tensor("blk.0.attn_qkv.weight", ()), "no tensor blk.0.attn_q.weight"),
+    "no attention": ("phi3", tensor("blk.0.attn_qkv.weight", ()), "no tensor 'blk.0.attn_q.weight'"),
 }
 LORA = "blk.0.attn_q.weight.lora_"
 ADAPTERS = {
     "alpha as double": ("adapter", key("adapter.lora.alpha", (12, bytes(8))), "alpha is not a 32-bit float"),
     "kind as number": ("adapter", key("adapter.type", u32(1)), "adapter.type is not a text"),
     "architecture as number": ("adapter", key("general.architecture", u32(1)), "architecture is not a text"),
-    "a factor of one dimension": ("adapter", tensor(LORA + "b", (4,)), "lora_b has 1 dimensions"),
+    "a factor of one dimension": ("adapter", tensor(LORA + "b", (4,)), "lora_b' has 1 dimensions"),
     "a factor of three dimensions": (
         "adapter",
         tensor(LORA + "b", (4, 32, 2)),
-        "lora_a and its counterpart do not fit",
+        "lora_a' and its counterpart do not fit",
     ),
-    "a factor alone": ("adapter", tensor(LORA + "a", ()), "lora_b has no counterpart"),
+    "a factor alone": ("adapter", tensor(LORA + "a", ()), "lora_b' has no counterpart"),
     "factors of two ranks": ("adapter", tensor(LORA + "b", (5, 32)), "do not fit"),
     "a factor of integers": ("adapter", tensor(LORA + "b", kind=26), "type I32"),
 }
