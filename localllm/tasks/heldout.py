@@ -17,12 +17,14 @@ MAX_PROBABILITIES = 1 << 24
 """Log-probabilities held for each of base and tuned, in each engine: 64 MiB."""
 
 
-def choose_positions(rows: Sequence[Example], n_vocab: int, most: int = MAX_POSITIONS) -> list[Example]:
+def choose_positions(
+    rows: Sequence[Example], n_vocab: int, most: int = MAX_POSITIONS, longest: int | None = None
+) -> list[Example]:
     """Sequences whose mask picks the tokens after which distributions are compared: spread evenly over the rows'
-    supervised parts, at most `most` and few enough to fit MAX_PROBABILITIES."""
+    supervised parts within their first `longest` tokens, at most `most` and few enough to fit MAX_PROBABILITIES."""
     limit = min(most, max(16, MAX_PROBABILITIES // n_vocab))
     rows = rows[:limit]
-    longest = max(64, 4 * MAX_PROBABILITIES // n_vocab)  # the engine holds logits for a whole sequence
+    longest = longest or max(64, 4 * MAX_PROBABILITIES // n_vocab)  # the engine holds logits for a whole sequence
     share, extra = divmod(limit, max(1, len(rows)))
     chosen = []
     for number, row in enumerate(rows):

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from localllm.engine.adapters import check_adapter
-from localllm.errors import AdapterError, CancelledError
+from localllm.errors import AdapterError, CancelledError, VerificationError
 from localllm.store.files import write_atomically
 from localllm.store.registry import MANIFEST, Registry
+from localllm.tasks.certifying import write_certificate
 from localllm.tasks.foreign import Found, read_foreign, require_attachable
 from localllm.tasks.staging import Staging
+from localllm.tasks.verify import VerifyProgress, VerifyResult, VerifyStarted, rows_for, verify_folder
 from localllm.types import AdapterRef, ModelRef
 from localllm.weights.adapter import GGUF_NAME, write_folder
 from localllm.weights.gguf import GGUFFile, read_header
@@ -32,6 +34,8 @@ class ImportRequest:
     model: str
     name: str
     overwrite: bool = False
+    verify: bool = False
+    """Compare both programs on some texts first, and keep the certificate."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +71,16 @@ class Imported:
     seconds: float
 
 
-ImportEvent = ImportStarted | ImportNote | Imported
+ImportEvent = ImportStarted | ImportNote | VerifyProgress | VerifyResult | Imported
 
 
 def import_adapter(
     registry: Registry, request: ImportRequest, cancel: threading.Event | None = None
 ) -> Iterator[ImportEvent]:
-    """Read, check, convert and publish. The last event is Imported.
+    """Read, check, convert, verify if asked to, and publish. The last event is Imported.
 
     Raises AdapterNotFoundError, AdapterError and AdapterMismatchError for the adapter, ModelError for the base and
-    StorageError; nothing is kept then.
+    StorageError, nothing then being kept; VerificationError, what was made then lying in <home>/adapters/NAME.failed.
     """
     start = time.perf_counter()
     _check_name(registry, request)
@@ -93,10 +97,35 @@ def import_adapter(
         _write(staging.folder, found, base, manifest)
         if cancel is not None and cancel.is_set():
             raise CancelledError("Stopped before the adapter was imported.")
+        if request.verify:
+            manifest["verify"] = yield from _verify(registry, request, staging, model, cancel)
         write_atomically(staging.folder / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
         size = (staging.folder / GGUF_NAME).stat().st_size
         published = registry.publish_adapter(request.name, staging.folder)
     yield Imported(published, *facts, size, time.perf_counter() - start)
+
+
+def _verify(
+    registry: Registry, request: ImportRequest, staging: Staging, model: ModelRef, cancel: threading.Event | None
+) -> Generator[ImportEvent, None, dict[str, Any]]:
+    """Verify the staged adapter; returns the certificate, which adapter.gguf then carries.
+
+    Raises VerificationError, the adapter then set aside.
+    """
+    certificate: dict[str, Any] = {}
+    folder, sha256 = staging.folder, registry.sha256(model.path)
+    rows = rows_for(model.path, folder)
+    for event in verify_folder(request.name, folder, model, sha256, rows, registry.home.cache, cancel):
+        if isinstance(event, VerifyStarted):
+            continue
+        yield event
+        if isinstance(event, VerifyResult):
+            certificate = event.certificate
+            write_certificate(folder / GGUF_NAME, certificate)
+            if not event.passed:
+                aside = staging.set_aside(registry.adapter_dir(request.name).with_name(f"{request.name}.failed"))
+                raise VerificationError(f"{event.problem} It was not registered.", f"What was made lies in {aside}.")
+    return certificate
 
 
 def _check_name(registry: Registry, request: ImportRequest) -> None:

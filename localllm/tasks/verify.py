@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -10,18 +11,21 @@ from typing import Any, TypeVar
 
 from localllm.errors import AdapterError, VerificationError
 from localllm.evaluate.agreement import Agreement
-from localllm.store.registry import Registry
+from localllm.store.registry import MANIFEST, Registry
 from localllm.tasks.certifying import write_certificate
-from localllm.tasks.comparing import Pair, compared
+from localllm.tasks.comparing import Pair, compared, work_folder
 from localllm.tasks.conversion import Conversion, measure
+from localllm.tasks.foreign import read_foreign, require_attachable
 from localllm.tasks.heldout import HELD_OUT, choose_positions, count, read_held_out
 from localllm.tasks.judging import certificate, judge
 from localllm.tasks.probes import probe_rows
 from localllm.types import AdapterRef, Example, ModelRef
-from localllm.weights.adapter import GGUF_NAME, WEIGHTS
+from localllm.weights.adapter import GGUF_NAME, WEIGHTS, write_folder
 from localllm.weights.gguf import read_header
+from localllm.weights.lora import write_gguf
 
-CONVERSION_POSITIONS = 64
+CONVERSION_POSITIONS, CONVERSION_TOKENS = 64, 96
+"""On float32 weights, which are slow: so many positions, within so many tokens of each row."""
 T = TypeVar("T")
 
 
@@ -77,28 +81,51 @@ def verify(
     data: Path | None = None,
     cancel: threading.Event | None = None,
 ) -> Iterator[VerifyEvent]:
-    """Compare an adapter of this machine on its base (default: the one that it names) and keep the certificate.
+    """Compare an adapter on its base (default: the one that it names).
 
-    On the rows that were held out when it was made, on those of `data`, or on a few built-in texts. The last event is
-    the VerifyResult; VerificationError is raised after it when the adapter did not pass.
+    One of this machine, by name: on the rows that were held out when it was made, on those of `data`, or on a few
+    built-in texts; it then carries the certificate. Or any other, by its path; nothing is kept of that one. The last
+    event is the VerifyResult; VerificationError is raised after it when the adapter did not pass.
     Raises AdapterNotFoundError, AdapterMismatchError and AdapterError.
     """
+    ours = _of_this_machine(registry, adapter)
+    base = registry.model(model or _base_of(registry, ours, adapter))
+    with work_folder() as work:
+        if ours:
+            name, folder = registry.adapter_for(adapter, base).name, ours.path.parent
+        else:
+            name, folder = _converted(registry, Path(adapter).expanduser(), base, work)
+        rows, sha256 = rows_for(base.path, folder, data), registry.sha256(base.path)
+        for event in verify_folder(name, folder, base, sha256, rows, registry.home.cache, cancel):
+            if ours and isinstance(event, VerifyResult):
+                write_certificate(ours.path, event.certificate)
+            yield event
+            if isinstance(event, VerifyResult):
+                require_passed(event)
+
+
+def _of_this_machine(registry: Registry, adapter: str) -> AdapterRef | None:
+    """The adapter that was made or imported here, or None for a path to another. Raises AdapterNotFoundError."""
+    path = Path(adapter).expanduser()
+    if path.exists() and not (path / MANIFEST).is_file():
+        return None
     ref = registry.adapter(adapter)
-    base = registry.model(model or _base_of(registry, ref))
-    ref = registry.adapter_for(adapter, base)
-    folder = ref.path.parent
-    if not (folder / WEIGHTS).is_file():
-        raise AdapterError(
-            f"{ref.path} has no {WEIGHTS} beside it, so there is nothing to compare it with.",
-            "Import it first: localllm import ADAPTER --model M.",
-        )
-    rows = rows_for(base.path, folder, data)
-    for event in verify_folder(ref.name, folder, base, registry.sha256(base.path), rows, registry.home.cache, cancel):
-        if isinstance(event, VerifyResult):
-            write_certificate(ref.path, event.certificate)
-        yield event
-        if isinstance(event, VerifyResult):
-            require_passed(event)
+    if not (ref.path.parent / WEIGHTS).is_file():
+        raise AdapterError(f"{ref.path} has no {WEIGHTS} beside it.", "Import the adapter again.")
+    return ref
+
+
+def _converted(registry: Registry, path: Path, base: ModelRef, work: Path) -> tuple[str, Path]:
+    """An adapter from elsewhere as one of ours in `work`; a GGUF is used as it is."""
+    header = read_header(base.path)
+    found = read_foreign(registry, path, base, header)
+    require_attachable(found.adapter, header, str(path), base.name)
+    write_folder(work, found.adapter)
+    if found.format == "gguf":
+        shutil.copyfile(path, work / GGUF_NAME)
+    else:
+        write_gguf(work / GGUF_NAME, found.adapter, header, {})
+    return path.stem, work
 
 
 def rows_for(base: Path, folder: Path, data: Path | None = None) -> Rows:
@@ -120,7 +147,7 @@ def verify_folder(
     """Compare the adapter in `folder` (adapter.gguf with adapters.safetensors); the last event is the VerifyResult."""
     n_vocab = read_header(base.path).tensors["token_embd.weight"].shape[0]
     main = choose_positions(rows.examples, n_vocab)
-    few = choose_positions(rows.examples, n_vocab, CONVERSION_POSITIONS)
+    few = choose_positions(rows.examples, n_vocab, CONVERSION_POSITIONS, CONVERSION_TOKENS)
     yield VerifyStarted(name, base.name, len(main), count(main), rows.kind)
     pair, total = Pair(base.path, folder, folder / GGUF_NAME), 2 * (len(main) + len(few))
     conversion = yield from _counted(measure(pair, few, cache, cancel), 0, total)
@@ -147,10 +174,10 @@ def _counted(work: Generator[int, None, T], done: int, total: int) -> Generator[
         yield VerifyProgress(min(done, total), total)
 
 
-def _base_of(registry: Registry, adapter: AdapterRef) -> str:
+def _base_of(registry: Registry, adapter: AdapterRef | None, name: str) -> str:
     """The base that an adapter names in its manifest: by path where that still holds, else by name."""
-    base = registry.manifest(adapter).get("base", {})
+    base = registry.manifest(adapter).get("base", {}) if adapter else {}
     if not base.get("name"):
-        raise AdapterError(f"{adapter.path} does not say which model it was made for.", "Name it with --model.")
+        raise AdapterError(f"{name} does not say which model it was made for.", "Name it with --model.")
     path = str(base.get("path", ""))
     return path if path and Path(path).is_file() else str(base["name"])

@@ -8,13 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from localllm.errors import AdapterError
+from localllm.errors import AdapterError, VerificationError
 from localllm.evaluate.agreement import Agreement, compare, kl, log_softmax
+from localllm.paths import Home
+from localllm.store.registry import Registry
+from localllm.tasks.certifying import read_certificate
 from localllm.tasks.conversion import Conversion
 from localllm.tasks.heldout import MAX_PROBABILITIES, choose_positions, read_held_out, write_held_out
-from localllm.tasks.judging import judge
+from localllm.tasks.importing import Imported, ImportRequest, import_adapter
+from localllm.tasks.judging import Verdict, judge
 from localllm.tasks.probes import PROBES, probe_rows
+from localllm.tasks.verify import VerifyResult, VerifyStarted, verify
 from localllm.types import Example
+from localllm.weights.excerpt import float_size
+from localllm.weights.gguf import read_header
 
 GOOD = Agreement(
     positions=100, base_kl=1e-5, kl=1e-4, top1=0.99, base_top1=1.0, effect_cosine=0.999, effect_kl=0.5
@@ -111,3 +118,63 @@ def test_held_out_rows_survive_the_trip(tmp_path: Path) -> None:
     (tmp_path / "h.jsonl").write_text("{}")
     with pytest.raises(AdapterError, match="cannot be read"):
         read_held_out(tmp_path / "h.jsonl")
+
+
+ADAPTERS = Path(__file__).parents[1] / "weights" / "adapters"
+
+
+@pytest.mark.parametrize("adapter", ["llama-plain", "llama-plain/adapter.gguf"])
+def test_an_adapter_from_elsewhere_is_verified_where_it_lies(adapter: str, home: Home) -> None:
+    """A PEFT folder and a GGUF that llama.cpp's converter made of it."""
+    registry, base = Registry(home), str(ADAPTERS / "llama.gguf")
+    started, *_, result = verify(registry, str(ADAPTERS / adapter), base)
+    assert isinstance(started, VerifyStarted)
+    assert started.kind == "built-in"
+    assert isinstance(result, VerifyResult)
+    assert result.conversion is not None
+    assert result.conversion.kl < 1e-9
+    assert result.conversion.cosine > 0.999999
+    assert registry.adapters() == []
+    with pytest.raises(AdapterError, match="does not say which model"):
+        next(iter(verify(registry, str(ADAPTERS / adapter))))
+
+
+def test_an_import_carries_its_certificate(home: Home) -> None:
+    registry, base = Registry(home), ADAPTERS / "llama.gguf"
+    request = ImportRequest(ADAPTERS / "llama-plain", str(base), "elsewhere", verify=True)
+    done = list(import_adapter(registry, request))[-1]
+    assert isinstance(done, Imported)
+    kept = registry.manifest(done.adapter)["verify"]
+    assert kept["passed"]
+    assert kept == read_certificate(read_header(done.adapter.path))
+    again = list(verify(registry, "elsewhere"))[-1]
+    assert isinstance(again, VerifyResult)
+    assert again.certificate == kept
+
+
+def test_an_import_that_fails_is_set_aside(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("localllm.tasks.verify.judge", lambda conversion, agreement: Verdict("It is bad."))
+    registry = Registry(home)
+    request = ImportRequest(ADAPTERS / "llama-plain", str(ADAPTERS / "llama.gguf"), "bad", verify=True)
+    with pytest.raises(VerificationError, match=r"It is bad\. It was not registered"):
+        list(import_adapter(registry, request))
+    assert registry.adapters() == []
+    assert (home.adapters / "bad.failed" / "adapter.gguf").is_file()
+
+
+def test_a_part_of_the_layers_is_looked_at_where_the_whole_is_too_large(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = read_header(ADAPTERS / "llama.gguf")
+    one = float_size(base, [0]) - float_size(base, [])
+    monkeypatch.setattr("localllm.tasks.conversion.LIMIT", float_size(base, []) + one)
+    result = list(verify(Registry(home), str(ADAPTERS / "llama-plain"), str(base.path)))[-1]
+    assert isinstance(result, VerifyResult)
+    assert result.conversion is not None
+    assert (result.conversion.layers, result.conversion.of) == (1, 2)
+    assert result.conversion.kl < 1e-9
+    monkeypatch.setattr("localllm.tasks.conversion.LIMIT", 1000)  # as on a full disk
+    result = list(verify(Registry(home), str(ADAPTERS / "llama-plain"), str(base.path)))[-1]
+    assert isinstance(result, VerifyResult)
+    assert result.conversion is None
+    assert result.passed

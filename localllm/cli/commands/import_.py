@@ -9,6 +9,7 @@ from typing import Any
 
 from localllm.cli import options
 from localllm.cli.output import Events, cancellable, human_size, peak_rss_mb, say
+from localllm.cli.verdict import draw
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -18,15 +19,17 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--model", metavar="M", help="name or path of its base (default: the built-in one)")
     parser.add_argument("-n", "--name", metavar="NAME", help="what to call it (default: the folder's or file's name)")
     parser.add_argument("--overwrite", action="store_true", help="replace an adapter of that name")
+    parser.add_argument("--no-verify", action="store_true", help="do not compare llama.cpp with MLX before it is kept")
     options.add_json(parser, "print events, one JSON object a line")
 
 
 def run(args: argparse.Namespace) -> int:
     setup = options.setup(args)
     from localllm.tasks.importing import Imported, ImportNote, ImportRequest, ImportStarted, import_adapter
+    from localllm.tasks.verify import VerifyProgress, VerifyResult
 
     name = args.name or (args.adapter.resolve().name if args.adapter.is_dir() else args.adapter.stem)
-    request = ImportRequest(args.adapter, setup.model, name, args.overwrite)
+    request = ImportRequest(args.adapter, setup.model, name, args.overwrite, not args.no_verify)
     events = Events(args.json)
     with cancellable() as cancel:
         for event in import_adapter(setup.registry, request, cancel):
@@ -38,6 +41,12 @@ def run(args: argparse.Namespace) -> int:
                 events("warning", **asdict(event))
                 if not args.json:
                     say(event.message)
+            elif isinstance(event, VerifyProgress):
+                events("progress", **asdict(event))
+            elif isinstance(event, VerifyResult):
+                events("item", **event.certificate)
+                if not args.json:
+                    draw(event)
             elif isinstance(event, Imported):
                 events("done", **_totals(event))
                 if not args.json:
@@ -55,4 +64,4 @@ def _totals(done: Any) -> dict[str, Any]:
 def _print(done: Any) -> None:
     print(f"adapter {done.adapter.name}: {done.adapter.path}")
     print(f"{done.layers} modules, rank {done.rank}, alpha {done.alpha:g}, {human_size(done.bytes)}")
-    say(f"Prove that it does in llama.cpp what it does in MLX: localllm verify {done.adapter.name}")
+    say(f'Try it: localllm ask --adapter {done.adapter.name} "..."')

@@ -10,10 +10,11 @@ from typing import Any
 
 from localllm.cli import options
 from localllm.cli.output import Events, cancellable, peak_rss_mb, say
+from localllm.cli.verdict import draw
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("adapter", metavar="ADAPTER", help="name or folder of an adapter made or imported here")
+    parser.add_argument("adapter", metavar="ADAPTER", help="name of an adapter, or the path of one from elsewhere")
     parser.add_argument("-m", "--model", metavar="M", help="name or path of its base (default: the one it names)")
     parser.add_argument(
         "--data", type=Path, metavar="FILE", help="compare on these rows (default: those held out, or built-in ones)"
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
                 seconds = time.perf_counter() - begin
                 events("done", **_totals(event, seconds))
                 if not args.json:
-                    _print(event)
+                    draw(event)
     return 0
 
 
@@ -54,17 +55,3 @@ def _totals(result: Any, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 3),
         "peak_rss_mb": peak_rss_mb(),
     }
-
-
-def _print(result: Any) -> None:
-    a, c = result.agreement, result.conversion
-    print(f"{'mean KL, llama.cpp‖MLX':34}{'base':>10}{'adapter':>10}")
-    if c is not None:
-        which = "" if c.layers == c.of else f", {c.layers} of {c.of} layers"
-        print(f"{f'conversion (float32{which})':34}{c.base_kl:10.1e}{c.kl:10.1e}")
-    print(f"{'with rounding, on the file itself':34}{a.base_kl:10.1e}{a.kl:10.1e}")
-    print(f"{'same top token':34}{a.base_top1:10.1%}{a.top1:10.1%}")
-    print(f"effect: cosine {a.effect_cosine:.4f}, size {a.effect_kl:.3g} nats a token, at {a.positions} positions")
-    if result.remark:
-        say(f"localllm: warning: {result.remark}")
-    print(f"{result.adapter}: {'verified' if result.passed else 'NOT verified'}")
