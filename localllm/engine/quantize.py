@@ -146,7 +146,7 @@ def quantizing(
     if imatrix is not None:
         check_imatrix(file, imatrix)
     job = Job(str(source), str(target), name, str(imatrix) if imatrix else None, requantize, pure)
-    for done, total, tensor in run_job(job, n_threads or physical_cores(), _least_bytes(file, name), cancel):
+    for done, total, tensor in run_job(job, n_threads or physical_cores(), least_bytes(file, name), cancel):
         yield Quantizing(done, total, tensor)
 
 
@@ -158,8 +158,9 @@ def file_type(kind: str) -> str:
     raise UsageError(f"{kind!r} is no type of model file.", f"Try {', '.join(near)}.")
 
 
-def _least_bytes(file: GGUFFile, name: str) -> int:
-    """What the new file takes at least: mixed types, and rows that fit no block, only take more."""
+def least_bytes(file: GGUFFile, name: str) -> int:
+    """What the file takes at least as a type of FILE_TYPES: mixed types, and rows that fit no block, only take more."""
+    name = "IQ2_XS" if name == "IQ2_S" else name  # what a file of that name holds most (llama_ftype_get_default_type)
     block = BY_NAME.get(name) or BY_NAME.get(name.rpartition("_")[0])
     weights = sum(
         info.nbytes // BY_NAME[info.type].nbytes * BY_NAME[info.type].weights for info in file.tensors.values()

@@ -8,6 +8,7 @@ change whole, so how much of it is in the finished file is measured, tensor by t
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -23,7 +24,7 @@ from localllm.errors import AdapterError, CancelledError, StorageError, Unsuppor
 from localllm.store.registry import Registry
 from localllm.tasks.opening import adapter_for
 from localllm.types import AdapterRef, ModelRef
-from localllm.weights.beside import beside, storage_error
+from localllm.weights.beside import beside, check_room, storage_error
 from localllm.weights.entries import NewValue, Typed
 from localllm.weights.gguf import GGUFFile, read_header
 from localllm.weights.imatrix import ImportanceMatrix, read_imatrix
@@ -192,11 +193,13 @@ def _in_own_types(job: _Job, cancel: threading.Event | None) -> Iterator[MergeEv
 
 def _requantized(job: _Job, cancel: threading.Event | None) -> Iterator[MergeEvent]:
     """Two files stand beside the target while it is made, and are gone afterwards."""
-    from localllm.engine.quantize import quantizing
+    from localllm.engine.quantize import file_type, least_bytes, quantizing
 
     request, tensors, changes = job.request, len(job.plan.base.tensors), job.plan.changes
     assert request.type is not None
     mixed, final = beside(request.out), beside(request.out)
+    in_float32 = sum(4 * math.prod(job.plan.base.tensors[name].shape) for name in changes)
+    check_room(request.out, in_float32 + least_bytes(job.plan.base, file_type(request.type)), " at least")
     total = 2 * tensors + len(changes)
     changed = {name: _replacement(job, name, "F32") for name in changes}
     try:

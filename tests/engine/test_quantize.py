@@ -17,7 +17,7 @@ import pytest
 
 from localllm.engine import quantizer
 from localllm.engine.llama import LlamaEngine
-from localllm.engine.quantize import BLIND, FILE_TYPES, quantize_chunk, quantize_model, quantizing
+from localllm.engine.quantize import BLIND, FILE_TYPES, least_bytes, quantize_chunk, quantize_model, quantizing
 from localllm.errors import (
     CancelledError,
     DataError,
@@ -190,6 +190,13 @@ def test_tensors_are_the_blocks_that_quantize_chunk_makes(guide_path: Path, tmp_
     assert made.metadata["quantize.imatrix.dataset"] == "words"
     assert made.metadata["quantize.imatrix.chunks_count"] == 9
     assert made.metadata["quantize.imatrix.entries_count"] == sum(len(i.shape) == 2 for i in f32.tensors.values())
+
+
+@pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q5_K", "Q4_K_M", "Q4_0", "Q3_K_S", "Q2_K", "TQ1_0", "Q1_0", "IQ4_XS"])
+def test_a_file_takes_no_less_than_is_said_beforehand(guide_path: Path, tmp_path: Path, kind: str) -> None:
+    quantize_model(guide_path, tmp_path / "new.gguf", kind, n_threads=1)
+    said, size = least_bytes(read_header(guide_path), kind), (tmp_path / "new.gguf").stat().st_size
+    assert 0.4 * size < said < size
 
 
 def test_pure_gives_one_type(guide_path: Path, tmp_path: Path) -> None:

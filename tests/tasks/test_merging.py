@@ -28,6 +28,7 @@ from localllm.errors import (
 from localllm.paths import Home
 from localllm.store.registry import Registry
 from localllm.tasks.merging import Merged, MergeProgress, MergeRequest, MergeStarted, merge
+from localllm.weights import beside
 from localllm.weights.entries import Typed
 from localllm.weights.gguf import GGUFFile, read_header
 from localllm.weights.quant import dequantize, read_blocks
@@ -347,6 +348,18 @@ def test_stopping_anywhere_leaves_nothing(registry: Registry, adapter: Path, tmp
                 if isinstance(event, MergeProgress) and event.done >= stop:
                     cancel.set()
         assert os.listdir(out.parent) == []
+
+
+def test_room_for_both_files_is_looked_for_first(
+    registry: Registry, guide_path: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = guide_path.stat().st_size  # enough for the finished file, not for the changed tensors in float32 beside it
+    monkeypatch.setattr(beside.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free}))
+    events = merge(registry, MergeRequest("guide", [(str(adapter), 1.0)], tmp_path / "out/m.gguf", type="Q4_0"))
+    assert isinstance(next(events), MergeStarted)
+    with pytest.raises(StorageError, match=r"m\.gguf takes at least .* free"):
+        next(events)
+    assert os.listdir(tmp_path / "out") == []
 
 
 def test_nothing_is_left_when_the_quantizer_fails(registry: Registry, adapter: Path, tmp_path: Path) -> None:
