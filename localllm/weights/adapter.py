@@ -135,14 +135,14 @@ def write_folder(folder: Path, adapter: Adapter) -> None:
 
 def read_folder(folder: Path) -> Adapter:
     """Read a folder that `write_folder` wrote. Raises AdapterError when a file is missing or does not fit."""
+    path = folder / CONFIG
     try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
-        parameters = config["lora_parameters"]
-        rank, scale = int(parameters["rank"]), float(parameters["scale"])
-        dropout = float(parameters.get("dropout", 0.0))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        parameters = json.loads(path.read_text("utf-8"))["lora_parameters"]
+        given = {"dropout": 0.0, **parameters}
+        rank, scale, dropout = (json_number(path, key, given[key]) for key in ("rank", "scale", "dropout"))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise AdapterError(f"{folder} does not hold an adapter made by localllm: {error}.") from error
-    return from_tensors(read_tensors(folder / WEIGHTS), rank, scale * rank, dropout)
+    return from_tensors(read_tensors(folder / WEIGHTS), int(rank), scale * int(rank), dropout)
 
 
 def module_keys(paths: Iterable[str]) -> list[str]:

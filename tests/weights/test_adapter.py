@@ -115,6 +115,20 @@ def test_values_that_are_not_finite_and_nothing_at_all_are_refused() -> None:
         from_tensors({}, 4, 8.0)
 
 
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"lora_parameters": 1}', '{"lora_parameters": {"rank": 4, "scale": "1"}}', "[" * 10_000]
+)
+def test_a_damaged_configuration_is_one_clear_sentence(tmp_path: Path, text: str) -> None:
+    write_folder(tmp_path, mixed())
+    (tmp_path / CONFIG).write_text(text)
+    with pytest.raises(AdapterError, match="does not hold an adapter|has 1 as its scale, which is not a finite number"):
+        read_folder(tmp_path)
+    huge = {"rank": 4, "scale": 1.0, "dropout": 10**400}
+    (tmp_path / CONFIG).write_text(json.dumps({"lora_parameters": huge}))
+    with pytest.raises(AdapterError, match="as its dropout, which is not a finite number"):
+        read_folder(tmp_path)
+
+
 def safetensors(path: Path, header: object, data: bytes, length: int | None = None) -> Path:
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + data)
