@@ -5,7 +5,7 @@ Each case is given to the header reader, which may answer with an error of ours 
 more than 64 MiB beyond the file; some of those that pass are given to llama.cpp in a child, which none may bring down.
 
     python scripts/fuzz_gguf.py                       # a million cases, 2,000 of the passing ones through llama.cpp
-    python scripts/fuzz_gguf.py --cases 20000 --seed 7 --load 20000 --keep /tmp/bad
+    python scripts/fuzz_gguf.py --cases 20000 --seed 7 --load 20000 --keep bad tests/oracle/*.gguf
 
 The same seed gives the same cases. Ends with 1 if anything was violated.
 """
@@ -29,6 +29,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cases", type=int, default=1_000_000, help="damaged files (default 1,000,000)")
     parser.add_argument("--seed", type=int, default=0, help="which ones (default 0)")
     parser.add_argument("--load", type=int, default=2000, help="passing files given to llama.cpp (default 2000)")
+    parser.add_argument("files", type=Path, nargs="*", help="valid models to be damaged besides our tiny ones")
     parser.add_argument("--keep", type=Path, help="folder for the files that llama.cpp did not survive")
     return parser.parse_args()
 
@@ -71,8 +72,9 @@ def main() -> int:
         args.keep.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch()) as name:
         seeds = write_seeds(Path(name))
-        mutator = Mutator([path.read_bytes() for path in seeds.values()], args.seed)
-        print(f"seed             {args.seed}, {len(seeds)} valid files")
+        files = [*seeds.values(), *args.files]
+        mutator = Mutator([path.read_bytes() for path in files], args.seed)
+        print(f"seed             {args.seed}, {len(files)} valid files")
         report = read(mutator, args.cases, Path(name))
         chosen = random.Random(args.seed).sample(report.passed, min(args.load, len(report.passed)))
         outcome = load(mutator, chosen, seeds["llama"], args.keep)

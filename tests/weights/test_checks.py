@@ -14,6 +14,7 @@ from tests.weights import oracle
 from tests.weights.damage import f32, numbers, rename, seeds, set_key, set_tensor, text, texts, tokens, u32
 
 Change = Callable[[Parts], Parts]
+TESTS = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +55,15 @@ def test_valid_files_pass(valid: dict[str, Parts], tmp_path: Path) -> None:
         read(parts, tmp_path)
 
 
-def test_models_of_others_pass(guide_path: Path) -> None:
-    files = [*oracle.shared().glob("oracle/*.gguf"), *oracle.shared().glob("models/**/*.gguf"), guide_path]
+def test_converted_models_and_adapters_pass(guide_path: Path) -> None:
+    files = [*TESTS.rglob("*.gguf"), guide_path]
+    assert len(files) > 15
+    for path in files:
+        read_header(path)
+
+
+def test_shared_models_pass() -> None:
+    files = list(oracle.shared().rglob("*.gguf"))
     assert len(files) > 10
     for path in files:
         read_header(path)
