@@ -23,7 +23,7 @@ from localllm.weights.blocks import UNPACK, values
 from localllm.weights.chunks import each_chunk
 from localllm.weights.ggml import BY_NAME
 from localllm.weights.gguf import GGUFFile, TensorInfo
-from localllm.weights.rounding import to_8_bits, to_half
+from localllm.weights.rounding import pairs_to_8_bits, to_8_bits, to_half
 
 __all__ = [
     "AFFINE", "EXACT_IN_8_BITS", "GROUP_SIZE", "Affine", "Bytes", "Floats", "dequantize", "halve", "is_affine", "pack",
@@ -34,6 +34,9 @@ AFFINE = {"Q4_0": 4, "Q4_1": 4, "Q4_K": 4, "Q5_0": 5, "Q5_1": 5, "Q5_K": 5, "Q8_
 """Types that are affine groups of 32, and the bits of their quants."""
 EXACT_IN_8_BITS = frozenset({"IQ4_NL", "IQ4_XS", "MXFP4"})
 """Types whose levels are whole numbers of at most 8 bits in groups of 32, though not equally far apart."""
+
+_PAIRS = {"Q6_K": 32, "Q3_K": 4}
+"""Types in groups of 16 without a bias, and the size that their quants do not exceed."""
 
 
 def read_blocks(file: GGUFFile, info: TensorInfo) -> Bytes:
@@ -64,8 +67,9 @@ def repack(blocks: Bytes, kind: str, shape: tuple[int, ...]) -> Affine:
 def repack8(blocks: Bytes, kind: str, shape: tuple[int, ...]) -> Affine:
     """Blocks of any quantized type, of `shape` (..., out, in), as affine groups of 32 with 8 bits.
 
-    The types of EXACT_IN_8_BITS keep their values; others are treated as `requantize8` does it. Raises
-    UnsupportedModelError for a type that cannot be dequantized.
+    The types of EXACT_IN_8_BITS keep their values, and so does half of a Q6_K or Q3_K tensor (see `pairs_to_8_bits`);
+    others are treated as `requantize8` does it. No weight moves by more than half a step, `scales`, of its group.
+    Raises UnsupportedModelError for a type that cannot be dequantized.
     """
 
     def exact(piece: Bytes) -> tuple[Bytes, Floats, Floats]:
@@ -73,6 +77,8 @@ def repack8(blocks: Bytes, kind: str, shape: tuple[int, ...]) -> Affine:
         return quants.view(np.uint8) ^ np.uint8(0x80), scale, -128 * scale  # flipping the sign bit adds 128
 
     def rounded(piece: Bytes) -> tuple[Bytes, Floats, Floats]:
+        if kind in _PAIRS:
+            return pairs_to_8_bits(UNPACK[kind](piece), _PAIRS[kind])
         return to_8_bits(_values(piece, kind).reshape(-1, GROUP_SIZE))
 
     return _filled(blocks, BY_NAME[kind].weights, shape, 8, exact if kind in EXACT_IN_8_BITS else rounded)
@@ -129,7 +135,7 @@ def _filled(
         for target, part in zip(targets, (pack(quants, bits), scale, bias), strict=True):
             target[piece] = part.reshape(-1, target.shape[1])
 
-    each_chunk(len(source), weights, work)
+    each_chunk(len(source), weights, work, narrow=source.dtype == np.uint8)
     return Affine(words, scales, biases, bits)
 
 

@@ -12,6 +12,7 @@ import pytest
 from localllm.errors import UnsupportedModelError
 from localllm.weights import chunks
 from localllm.weights.affine import unpack
+from localllm.weights.blocks import UNPACK
 from localllm.weights.convert import Becomes, becomes, convert
 from localllm.weights.ggml import BY_NAME
 from localllm.weights.gguf import read_header
@@ -185,7 +186,7 @@ def test_float16_is_rounded_as_numpy_rounds() -> None:
     for values in (finite, ties[:0x7C00].view(np.float32), near, edges):
         with np.errstate(over="ignore"):
             expected = values.astype(np.float16)
-        assert to_half(values).tobytes() == expected.tobytes()
+        assert to_half(values.copy()).tobytes() == expected.tobytes()
     assert not np.isfinite(to_half(np.array([np.nan], np.float32))[0])
 
 
@@ -210,12 +211,37 @@ def test_8_bits_lose_at_most_half_a_step(kind: str) -> None:
     if kind in EXACT_IN_8_BITS:
         assert error.max() == 0.0
         return
-    groups = expected.reshape(-1, GROUP_SIZE).astype(np.float64)
-    half_a_step = (groups.max(axis=1) - groups.min(axis=1)) / 510
+    step = np.abs(affine.scales).reshape(-1)
+    groups = expected.reshape(-1, GROUP_SIZE)
     rounding = np.abs(groups).max(axis=1) * 2.0**-22
-    assert (error <= (half_a_step + rounding)[:, None]).all()
+    assert (error <= (step / 2 + rounding)[:, None]).all()
     assert error.max() > 0.0
-    assert same_bytes(affine, requantize8(expected))
+    if kind == "Q2_K":
+        assert np.allclose(step, (groups.max(axis=1) - groups.min(axis=1)) / 255, rtol=1e-6, atol=0)
+        assert same_bytes(affine, requantize8(expected))
+
+
+@pytest.mark.parametrize("kind, most", [("Q6_K", 32), ("Q3_K", 4)])
+def test_8_bits_keep_the_group_with_the_larger_scale(kind: str, most: int) -> None:
+    blocks = random_blocks(kind, (64, 512))
+    affine = repack8(blocks, kind, (64, 512))
+    scale = np.abs(UNPACK[kind](blocks).scale.reshape(-1, 2))
+    error = np.abs(affine.values() - reference(blocks, kind, (64, 512))).reshape(-1, 2, 16).max(axis=2)
+    step = np.abs(affine.scales).reshape(-1)
+    whole = step == scale.max(axis=1) * most / 128
+    assert whole.mean() > 0.9
+    larger = np.where(scale[:, 0] >= scale[:, 1], error[:, 0], error[:, 1])
+    assert (larger[whole] == 0).all()
+    assert np.allclose(step[~whole], scale[~whole].max(axis=1) * most / 127, rtol=1e-6, atol=0)
+
+
+def test_8_bits_of_opposite_scales_do_not_wrap() -> None:
+    blocks = random_blocks("Q6_K", (1, 256))
+    blocks[:, :192] = 0  # every quant is -32
+    blocks[:, 192:208] = np.tile(np.array([100, -100], np.int8), 8).view(np.uint8)
+    blocks[:, 208:210] = np.float16([1]).view(np.uint8)
+    values = repack8(blocks, "Q6_K", (1, 256)).values()
+    assert np.allclose(values, reference(blocks, "Q6_K", (1, 256)), rtol=0.005)
 
 
 def test_8_bits_of_groups_without_a_range() -> None:
