@@ -7,6 +7,7 @@ status is 0 when the file is written. The child ends when its standard input doe
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import queue
@@ -88,10 +89,10 @@ def _publish(temporary: Path, target: Path) -> None:
 
 
 def _failure(status: int, said: list[str], job: Job) -> EngineError | StorageError:
-    what = f"{job.source} could not be quantized to {job.kind}"
+    what = f"The model could not be quantized to {job.kind}"
     text = "; ".join(line.strip(" =\n") for line in said)
     if "iostream" in text or "basic_ios" in text:
-        return StorageError(f"Cannot write {job.target}: the disk is full or the folder is not writable.", "Free some.")
+        return storage_error(Path(job.target), OSError(errno.ENOSPC, "llama.cpp could not write all of it"))
     if status == -signal.SIGKILL:
         return EngineError(f"{what}: the process was killed.", "Most likely the machine ran out of memory.")
     if "imatrix" in text or "importance matrix" in text:

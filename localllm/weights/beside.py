@@ -37,13 +37,19 @@ def check_room(target: Path, nbytes: int, least: str = "") -> None:
         raise storage_error(target, error) from error
     if nbytes > free:
         need, have = f"{nbytes / 1e6:.0f} MB", f"{free / 1e6:.0f} MB"
-        message = f"{target} takes{least} {need}, and its disk has {have} free."
+        message = f"{_meant(target)} takes{least} {need}, and its disk has {have} free."
         raise StorageError(message, "Free some, or choose another place.")
 
 
 def storage_error(target: Path, error: OSError) -> StorageError:
     """What the system says of a file that cannot be written, with what to do."""
-    return StorageError(f"Cannot write {target} ({error.strerror}).", "Check permissions and free space.")
+    return StorageError(f"Cannot write {_meant(target)} ({error.strerror}).", "Check permissions and free space.")
+
+
+def _meant(path: Path) -> Path:
+    """The file that a person asked for, where `path` stands beside it."""
+    found = re.fullmatch(r"\.+(.+?)" + _ENDING, path.name)
+    return path.with_name(found[1]) if found else path
 
 
 def _remove_abandoned(target: Path) -> None:

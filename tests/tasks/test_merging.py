@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -367,6 +369,27 @@ def test_nothing_is_left_when_the_quantizer_fails(registry: Registry, adapter: P
     with pytest.raises(EngineError, match="importance matrix"):
         list(merge(registry, MergeRequest("guide", [(str(adapter), 1.0)], out, type="IQ2_XS")))
     assert os.listdir(out.parent) == []
+
+
+def test_a_disk_that_fills_is_told_of_the_file_that_was_asked_for(
+    registry: Registry, guide_path: Path, adapter: Path, tmp_path: Path
+) -> None:
+    """A limit on file sizes stands for the full disk: the file of changed tensors fits, the finished one does not."""
+    code = (
+        "import resource, signal, sys; from pathlib import Path; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from localllm.paths import Home; from localllm.store.registry import Registry\n"
+        "from localllm.tasks.merging import MergeRequest, merge; from localllm.errors import StorageError\n"
+        "limit = int(sys.argv[4]); resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))\n"
+        "request = MergeRequest(sys.argv[1], [(sys.argv[2], 1.0)], Path(sys.argv[3]), type='F32')\n"
+        "try: list(merge(Registry(Home(Path(sys.argv[3] + '.home'))), request))\n"
+        "except StorageError as error: print(error)\n"
+    )
+    out = tmp_path / "out" / "m.gguf"
+    for limit in (1 << 20, 12 << 20):
+        command = [sys.executable, "-c", code, str(guide_path), str(adapter), str(out), str(limit)]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert said.startswith(f"Cannot write {out} (")
+        assert not [name for name in os.listdir(out.parent) if "home" not in name]
 
 
 def test_a_change_that_grows_past_a_type_is_refused(registry: Registry, adapter: Path, tmp_path: Path) -> None:
