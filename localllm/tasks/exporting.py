@@ -17,12 +17,14 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from localllm.engine.adapters import check_adapter
 from localllm.errors import AdapterNotFoundError, CancelledError, UsageError
 from localllm.store.registry import Registry
-from localllm.tasks.foreign import Found, read_foreign, require_attachable
+from localllm.tasks.foreign import Found, not_attachable, read_foreign
 from localllm.tasks.merging import Merged, MergeProgress, MergeRequest, MergeStarted, merge
 from localllm.tasks.modelfile import chat_of, modelfile
 from localllm.tasks.opening import adapter_for
@@ -93,18 +95,39 @@ ExportEvent = ExportStarted | ExportNote | MergeStarted | MergeProgress | Export
 
 @dataclass(frozen=True)
 class _Source:
-    """One adapter, read and checked."""
+    """One adapter, and the base that it is exported for."""
 
+    registry: Registry
     name: str
-    found: Found
     scale: float
+    path: Path
+    """Folder or file."""
     gguf: Path | None
-    """Of one that the registry finds by its name."""
+    """The file to attach, of one that the registry finds."""
+    model: ModelRef
+    base: GGUFFile
+
+    @cached_property
+    def found(self) -> Found:
+        """As ours, read and checked."""
+        return read_foreign(self.registry, self.path, self.model, self.base)
 
     @property
     def adapter(self) -> Adapter:
         """At the strength that was asked for."""
         return replace(self.found.adapter, alpha=self.found.adapter.alpha * self.scale)
+
+    @property
+    def as_it_is(self) -> Path | None:
+        """A file that needs no change, so that no module of an architecture has to be known."""
+        return self.gguf if self.scale == 1.0 else None
+
+    @property
+    def shares_output(self) -> bool:
+        """Whether it is on an embedding that is the output too."""
+        if self.gguf is None:
+            return shares_output(self.found.adapter, self.base)
+        return "token_embd.weight.lora_a" in read_header(self.gguf).tensors and "output.weight" not in self.base.tensors
 
 
 def export(registry: Registry, request: ExportRequest, cancel: threading.Event | None = None) -> Iterator[ExportEvent]:
@@ -121,16 +144,17 @@ def export(registry: Registry, request: ExportRequest, cancel: threading.Event |
     sources = [_source(registry, name, scale, model, base) for name, scale in request.adapters]
     yield ExportStarted([source.name for source in sources], request.to, model.name)
     for source in sources:
-        yield from map(ExportNote, source.found.notes)
+        if _is_read(source, request.to):
+            yield from map(ExportNote, source.found.notes)
     folder = request.to in ("peft", "mlx", "ollama")
     merged: Merged | None = None
     with Output(request.out, folder=folder, overwrite=request.overwrite) as output:
         if request.to == "merged":
-            merged = yield from _merged(registry, request, base, model, sources, output.path, output.scratch, cancel)
+            merged = yield from _merged(request, sources, output.path, output.scratch, cancel)
         elif request.to == "ollama":
-            merged = yield from _ollama(registry, request, base, model, sources, output, cancel)
+            merged = yield from _ollama(request, sources, output, cancel)
         else:
-            _adapter(registry, request, base, model, sources[0], output.path)
+            _adapter(request, sources[0], output.path)
         if cancel is not None and cancel.is_set():
             raise CancelledError("Stopped before the export was complete.")
         files = output.publish()
@@ -176,58 +200,58 @@ def _source(registry: Registry, name: str, scale: float, model: ModelRef, base: 
     path, gguf = Path(name).expanduser(), None
     try:
         gguf = adapter_for(registry, name, model).path
-        path = gguf.parent if (gguf.parent / WEIGHTS).is_file() else gguf
     except AdapterNotFoundError:
         if not path.exists():
             raise
-    return _Source(name, read_foreign(registry, path, model, base), scale, gguf)
+    else:
+        check_adapter(gguf, base, attached=False)
+        path = gguf.parent if (gguf.parent / WEIGHTS).is_file() else gguf
+    return _Source(registry, name, scale, path, gguf, model, base)
 
 
-def _adapter(
-    registry: Registry, request: ExportRequest, base: GGUFFile, model: ModelRef, source: _Source, out: Path
-) -> None:
+def _is_read(source: _Source, to: Target) -> bool:
+    """Whether more than its file is needed."""
+    return to in ("peft", "mlx") or (source.gguf if to == "merged" else source.as_it_is) is None
+
+
+def _adapter(request: ExportRequest, source: _Source, out: Path) -> None:
     """One adapter as a file or folder of another program."""
     if request.to == "mlx":
         mlx_lm.write(out, source.adapter)
     elif request.to == "peft":
-        peft.write(out, source.adapter, base)
+        peft.write(out, source.adapter, source.base)
+    elif source.shares_output:
+        raise not_attachable(source.name, source.base, request.model or source.model.name)
     else:
-        require_attachable(source.adapter, base, source.name, request.model or model.name)
-        _write_gguf(registry, base, model, source, out)
+        _write_gguf(source, out)
 
 
-def _write_gguf(registry: Registry, base: GGUFFile, model: ModelRef, source: _Source, out: Path) -> None:
+def _write_gguf(source: _Source, out: Path) -> None:
     """The file as it is, with all it says of itself, or one of the strength that was asked for."""
-    if source.gguf and source.scale == 1.0:
-        shutil.copyfile(source.gguf, out)
+    if source.as_it_is:
+        shutil.copyfile(source.as_it_is, out)
         return
-    origin = {"localllm.base.name": model.name, "localllm.base.sha256": registry.sha256(model.path)}
-    write_gguf(out, source.adapter, base, {"general.name": Path(source.name).stem, **origin})
+    base = {"localllm.base.name": source.model.name, "localllm.base.sha256": source.registry.sha256(source.model.path)}
+    write_gguf(out, source.adapter, source.base, {"general.name": Path(source.name).stem, **base})
 
 
 def _merged(
-    registry: Registry,
-    request: ExportRequest,
-    base: GGUFFile,
-    model: ModelRef,
-    sources: Sequence[_Source],
-    out: Path,
-    scratch: Path,
-    cancel: threading.Event | None,
+    request: ExportRequest, sources: Sequence[_Source], out: Path, scratch: Path, cancel: threading.Event | None
 ) -> Generator[ExportEvent, None, Merged]:
     """Add the adapters into the base; those from elsewhere as files that nothing but the merge opens."""
+    first = sources[0]
     named = []
     for number, source in enumerate(sources):
         name = source.name
         if source.gguf is None:
             path = scratch / str(number) / f"{Path(name).stem}.gguf"
             path.parent.mkdir()
-            write_gguf(path, source.found.adapter, base, {}, attached=False)
+            write_gguf(path, source.found.adapter, source.base, {}, attached=False)
             name = str(path)
         named.append((name, source.scale))
     merged: Merged | None = None
-    asked = MergeRequest(str(model.path), named, out, request.type, request.imatrix, overwrite=True)
-    for event in merge(registry, asked, cancel):
+    asked = MergeRequest(str(first.model.path), named, out, request.type, request.imatrix, overwrite=True)
+    for event in merge(first.registry, asked, cancel):
         if isinstance(event, Merged):
             merged = event
         else:
@@ -237,28 +261,21 @@ def _merged(
 
 
 def _ollama(
-    registry: Registry,
-    request: ExportRequest,
-    base: GGUFFile,
-    model: ModelRef,
-    sources: Sequence[_Source],
-    output: Output,
-    cancel: threading.Event | None,
+    request: ExportRequest, sources: Sequence[_Source], output: Output, cancel: threading.Event | None
 ) -> Generator[ExportEvent, None, Merged | None]:
     """The folder with its Modelfile; what was merged, where the adapter could not be attached."""
-    base_name, adapter_name, merged = BASE_NAME, None, None
-    if shares_output(sources[0].adapter, base):
+    source, base_name, adapter_name, merged = sources[0], BASE_NAME, None, None
+    if source.shares_output:
         base_name = MERGED_NAME
         yield ExportNote("It changes an embedding that is the output too, so the merged model is written.")
-        out = output.path / base_name
-        merged = yield from _merged(registry, request, base, model, sources, out, output.scratch, cancel)
+        merged = yield from _merged(request, sources, output.path / base_name, output.scratch, cancel)
     else:
         adapter_name = GGUF_NAME
-        _write_gguf(registry, base, model, sources[0], output.path / adapter_name)
-        link_or_copy(model.path, output.path / base_name, copy=request.copy, cancel=cancel)
-    chat = chat_of(base)
-    if chat is None and "tokenizer.chat_template" in base.metadata:
+        _write_gguf(source, output.path / adapter_name)
+        link_or_copy(source.model.path, output.path / base_name, copy=request.copy, cancel=cancel)
+    chat = chat_of(source.base)
+    if chat is None and "tokenizer.chat_template" in source.base.metadata:
         yield ExportNote("The Modelfile has no TEMPLATE: Ollama has to know the one in the base.")
-    text = modelfile(base_name, adapter_name, chat, model.sampling)
+    text = modelfile(base_name, adapter_name, chat, source.model.sampling)
     (output.path / MODELFILE).write_text(text, "utf-8")
     return merged

@@ -74,11 +74,16 @@ def read_foreign(registry: Registry, path: Path, model: ModelRef, base: GGUFFile
 def require_attachable(adapter: Adapter, base: GGUFFile, what: str, model: str) -> None:
     """Raises AdapterError with the command for the merge, unless llama.cpp can attach such an adapter to the base."""
     if shares_output(adapter, base):
-        raise AdapterError(
-            f"{what} changes the token embedding, which {base.path.name} shares with its output; llama.cpp cannot "
-            "attach that.",
-            f"Merge it instead: localllm export {what} --model {model} --to merged --out FILE.gguf",
-        )
+        raise not_attachable(what, base, model)
+
+
+def not_attachable(what: str, base: GGUFFile, model: str) -> AdapterError:
+    """The error for an adapter on an embedding that is the output too, with the command for the merge."""
+    return AdapterError(
+        f"{what} changes the token embedding, which {base.path.name} shares with its output; llama.cpp cannot attach "
+        "that.",
+        f"Merge it instead: localllm export {what} --model {model} --to merged --out FILE.gguf",
+    )
 
 
 def _recognize(path: Path) -> tuple[str, list[Path]]:

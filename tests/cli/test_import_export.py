@@ -14,12 +14,13 @@ LLAMA, PLAIN = GOLDEN / "llama.gguf", GOLDEN / "llama-plain"
 def test_an_adapter_from_elsewhere_is_listed_used_verified_and_taken_away(tmp_path: Path) -> None:
     done = run("import", PLAIN, "-m", LLAMA, "--name", "plain", "--json")
     assert done.code == 0, done.err
-    assert [e["event"] for e in done.events] == ["started", "done"]
-    last = done.events[-1]
+    started, *progress, last = done.events
+    assert (started["event"], last["event"]) == ("started", "done")
+    assert {e["event"] for e in progress} == {"progress", "item"}, "it was verified on the way in"
     assert (last["adapter"], last["format"], last["layers"], last["rank"]) == ("plain", "peft", 14, 4)
     assert {"path", "base_sha256", "bytes", "seconds", "peak_rss_mb"} <= last.keys()
     (row,) = run("list", "--json").json["adapters"]
-    assert (row["name"], row["base"], row["verified"]) == ("plain", "llama", None)
+    assert (row["name"], row["base"], row["verified"]) == ("plain", "llama", True)
     facts = run("show", "plain", "--json").json
     assert facts["source"]["format"] == "peft"
     prompt = ["ask", "--completion", "-m", LLAMA, "--max-tokens", "8", "def main"]

@@ -19,6 +19,7 @@ from localllm.errors import (
     AdapterNotFoundError,
     CancelledError,
     StorageError,
+    UnsupportedModelError,
     UsageError,
 )
 from localllm.paths import Home
@@ -34,6 +35,7 @@ from localllm.weights.gguf import read_header
 from localllm.weights.lora import read_gguf
 from localllm.weights.names import EMBEDDING
 from localllm.weights.quant import dequantize, read_blocks
+from tests.engine.helpers import write_adapter
 from tests.tasks.modelfiles import fill, parse
 from tests.weights.bases import base, delta, pair
 
@@ -132,6 +134,24 @@ def test_an_embedding_that_is_the_output_can_be_merged_only(home: Home, tmp_path
     assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["Modelfile", "merged.gguf"]
     assert parse((tmp_path / "o/Modelfile").read_text()) == [("FROM", "./merged.gguf")]
     np.testing.assert_allclose(values(tmp_path / "o/merged.gguf", "token_embd.weight"), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_gguf_lora_needs_no_architecture_that_localllm_knows(home: Home, tmp_path: Path) -> None:
+    file = base(tmp_path / "base.gguf", "starcoder2")
+    lora = write_adapter(tmp_path / "a.gguf", {"blk.0.attn_q.weight": (32, 32)}, architecture="starcoder2")
+    registry, model = Registry(home), str(file.path)
+    exported(registry, "gguf", tmp_path / "same.gguf", str(lora), model=model)
+    assert (tmp_path / "same.gguf").read_bytes() == lora.read_bytes()
+    assert set(exported(registry, "ollama", tmp_path / "o", str(lora), model=model).files) == {
+        "Modelfile", "adapter.gguf", "base.gguf",
+    }  # fmt: skip
+    exported(registry, "merged", tmp_path / "m.gguf", str(lora), model=model)
+    before, after = (values(path, "blk.0.attn_q.weight") for path in (file.path, tmp_path / "m.gguf"))
+    change = values(lora, "blk.0.attn_q.weight.lora_b") @ values(lora, "blk.0.attn_q.weight.lora_a")
+    np.testing.assert_allclose(after, before + change, rtol=1e-5, atol=1e-5)
+    with pytest.raises(UnsupportedModelError, match="starcoder2"):
+        exported(registry, "mlx", tmp_path / "mlx", str(lora), model=model)
+    assert not (tmp_path / "mlx").exists()
 
 
 def test_ollama_s_folder_is_complete(registry: Registry, tmp_path: Path) -> None:

@@ -121,7 +121,9 @@ def test_values_that_are_not_finite_and_nothing_at_all_are_refused() -> None:
 def test_a_damaged_configuration_is_one_clear_sentence(tmp_path: Path, text: str) -> None:
     write_folder(tmp_path, mixed())
     (tmp_path / CONFIG).write_text(text)
-    with pytest.raises(AdapterError, match="does not hold an adapter|has 1 as its scale, which is not a finite number"):
+    with pytest.raises(
+        AdapterError, match=r"does not hold an adapter|has 1 as its scale, which is not a finite number"
+    ):
         read_folder(tmp_path)
     huge = {"rank": 4, "scale": 1.0, "dropout": 10**400}
     (tmp_path / CONFIG).write_text(json.dumps({"lora_parameters": huge}))
