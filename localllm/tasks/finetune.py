@@ -20,6 +20,7 @@ from localllm.evaluate.agreement import Agreement
 from localllm.store.files import write_atomically
 from localllm.store.registry import MANIFEST, Registry
 from localllm.tasks.answering import AnswerProgress, ExactMatch, exact_match_of
+from localllm.tasks.conversion import Conversion
 from localllm.tasks.heldout import HELD_OUT, write_held_out
 from localllm.tasks.preparing import FinetuneRequest, Prepared, prepare
 from localllm.tasks.staging import Staging
@@ -59,6 +60,7 @@ class Done:
 
     adapter: AdapterRef
     agreement: Agreement
+    conversion: Conversion | None
     base_loss: float
     """Validation loss, nats a token, before."""
     loss: float
@@ -225,6 +227,7 @@ def _done(adapter: AdapterRef, verified: VerifyResult, trained: Trained, matched
     return Done(
         adapter=adapter,
         agreement=verified.agreement,
+        conversion=verified.conversion,
         base_loss=trained.first_loss,
         loss=trained.best_loss,
         best_epoch=trained.best_epoch,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from localllm.errors import AdapterNotFoundError, InvalidModelError, ModelNotFoundError
+from localllm.errors import AdapterNotFoundError, InvalidModelError, ModelError, ModelNotFoundError
 from localllm.store.registry import Registry
 from localllm.types import AdapterRef, ModelRef
+from localllm.weights.config import model_config
 from localllm.weights.gguf import GGUFFile, read_header
 
 
@@ -79,7 +80,17 @@ def _show_model(registry: Registry, model: ModelRef) -> dict[str, Any]:
         "width": file.metadata.get(f"{prefix}.embedding_length"),
         "chat_template": "tokenizer.chat_template" in file.metadata,
         "license": file.metadata.get("general.license"),
+        "can_be_trained": _trainable(file),
     }
+
+
+def _trainable(file: GGUFFile) -> str:
+    """ "yes", or why not."""
+    try:
+        model_config(file)
+    except ModelError as e:
+        return f"no: {e.message}"
+    return "yes"
 
 
 def _show_adapter(registry: Registry, adapter: AdapterRef) -> dict[str, Any]:

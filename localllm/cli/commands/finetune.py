@@ -91,13 +91,13 @@ def _named(event: Any) -> tuple[str, dict[str, Any]]:
 
 def _totals(done: Any) -> dict[str, Any]:
     fields = asdict(done)
-    adapter, agreement = fields.pop("adapter"), fields.pop("agreement")
+    adapter, verify = fields.pop("adapter"), fields.pop("agreement") | {"conversion": fields.pop("conversion")}
     return {
         **fields,
         "adapter": adapter["name"],
         "path": str(adapter["path"]),
         "base_sha256": adapter["base_sha256"],
-        "verify": agreement,
+        "verify": verify,
     }
 
 
@@ -108,7 +108,8 @@ def _summary(done: Any, quiet: bool) -> None:
     if done.exact_before is not None and done.exact_after is not None:
         before, after = done.exact_before, done.exact_after
         print(f"exact answers on {done.tested} test rows: {before:.0%} before, {after:.0%} after")
-    print(f"verified in llama.cpp: mean KL {a.kl:.1e}, top-1 {a.top1:.1%}, effect cosine {a.effect_cosine:.4f}")
+    exact = f"{done.conversion.kl:.1e} on float32 weights, " if done.conversion else ""
+    print(f"verified in llama.cpp: mean KL {exact}{a.kl:.1e} on the file itself; effect cosine {a.effect_cosine:.4f}")
     if not quiet:
         say(f"{done.seconds:.0f} s, {done.tokens_per_second:.0f} tokens/s, {done.peak_rss_mb:.0f} MB at most.")
         say(f'Try it: localllm ask --adapter {done.adapter.name} "..."')
