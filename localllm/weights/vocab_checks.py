@@ -29,6 +29,8 @@ _UTF8 = [byte for byte in range(256) if byte not in (0xC0, 0xC1) and byte < 0xF5
 _NONE = 0xFFFFFFFF
 _DEFAULTS = {"llama": (1, 2), "gpt2": (11, 11), "hybriddna": (11, 11), "whitespace": (11, 11), "plamo2": (1, 2)}
 """Begin and end of text where the file names none; other tokenizers then have none."""
+_ADDS_BOS = {*_DEFAULTS, "gemma4"}
+"""Tokenizers that may add a beginning unasked; gpt2 does so after some pre-tokenizers."""
 
 Fail = Callable[[str], InvalidModelError]
 Kinds = Mapping[str, tuple[int, int | None]]
@@ -133,6 +135,8 @@ def _check_ends(metadata: Mapping[str, Value], model: str, n_tokens: int, fail: 
             if not 0 <= value < n_tokens:
                 raise fail(f"is damaged: {_PREFIX}{name}_token_id is {value} in a vocabulary of {n_tokens} tokens")
             found[name] = value
-        wanted = metadata.get(f"{_PREFIX}add_{name}_token", name == "bos" and model in ("llama", "gemma4"))
+        wanted = metadata.get(f"{_PREFIX}add_{name}_token", name == "bos" and model in _ADDS_BOS)
+        if name == "bos" and model == "gemma4":
+            wanted = True  # whatever the file says
         if wanted is True and found[name] >= n_tokens:
             raise fail(f"is damaged: it adds a token that {_PREFIX}{name}_token_id does not name")

@@ -36,6 +36,12 @@ def tensor(name: str, dims: tuple[int, ...] | None = None, kind: int | None = No
     return lambda parts: set_tensor(parts, name, dims, kind)
 
 
+def without(parts: Parts, *names: str) -> Parts:
+    for name in names:
+        parts = set_key(parts, name, None)
+    return parts
+
+
 def vocabulary(change: Callable[[list[bytes]], object]) -> Change:
     """Changes the list of tokens in place."""
 
@@ -178,6 +184,20 @@ VOCABULARIES = {
         "bos_token_id is 269 in a vocabulary",
     ),
     "an end outside": ("llama", key("tokenizer.ggml.eos_token_id", u32(9999)), "eos_token_id is 9999"),
+    "a beginning added to eleven tokens": (
+        "qwen2",
+        lambda parts: without(
+            set_key(parts, "tokenizer.ggml.tokens", texts(b"abcdefghijk"[i : i + 1] for i in range(11))),
+            "tokenizer.ggml.bos_token_id",
+            "tokenizer.ggml.add_bos_token",
+        ),
+        "bos_token_id does not name",
+    ),
+    "a beginning added against the file's word": (
+        "qwen2",
+        lambda parts: without(set_key(parts, "tokenizer.ggml.model", text("gemma4")), "tokenizer.ggml.bos_token_id"),
+        "bos_token_id does not name",
+    ),
     "a beginning added that is not named": (
         "llama",
         lambda parts: set_key(
