@@ -218,10 +218,14 @@ UNPACK: dict[str, Callable[[Bytes], Groups]] = {
 """Blocks (n, bytes of a block) -> what they hold."""
 
 
-def values(groups: Groups) -> Floats:
-    """What groups stand for, (groups, 16 or 32): scale * q + bias in float32, the bias left out where there is none."""
-    out = groups.quants.astype(np.float32)
-    out *= groups.scale[:, None]
+def values(groups: Groups, out: Floats | None = None) -> Floats:
+    """What groups stand for, (groups, 16 or 32): scale * q + bias in float32, the bias left out where there is none.
+
+    They are written to `out`, if given: contiguous, and of any shape that holds as many.
+    """
+    target = np.empty(groups.quants.shape, np.float32) if out is None else out.reshape(groups.quants.shape)
+    target[...] = groups.quants
+    target *= groups.scale[:, None]
     if groups.bias is not None:
-        out += groups.bias[:, None]
-    return out
+        target += groups.bias[:, None]
+    return target

@@ -101,7 +101,12 @@ def halve(blocks: Bytes, kind: str, shape: tuple[int, ...]) -> NDArray[np.float1
     becomes infinite. Raises UnsupportedModelError for a type that cannot be dequantized.
     """
     out = np.empty(shape, np.float16)
-    _fill(out, blocks, kind, to_half)
+    target = out.reshape(len(blocks), -1)
+
+    def work(piece: slice) -> None:
+        to_half(_values(blocks[piece], kind).reshape(-1), target[piece].reshape(-1))
+
+    each_chunk(len(blocks), BY_NAME[kind].weights, work)
     return out
 
 
@@ -113,7 +118,15 @@ def dequantize(blocks: Bytes, kind: str, shape: tuple[int, ...]) -> Floats:
     if kind == "F32":
         return blocks.reshape(-1).view(np.float32).reshape(shape)
     out = np.empty(shape, np.float32)
-    _fill(out, blocks, kind, lambda floats: floats)
+    target = out.reshape(len(blocks), -1)
+
+    def work(piece: slice) -> None:
+        if kind in UNPACK:
+            values(UNPACK[kind](blocks[piece]), target[piece])
+        else:
+            target[piece] = _values(blocks[piece], kind).reshape(-1, target.shape[1])
+
+    each_chunk(len(blocks), BY_NAME[kind].weights, work)
     return out
 
 
@@ -139,20 +152,12 @@ def _filled(
     return Affine(words, scales, biases, bits)
 
 
-def _fill(out: NDArray[Any], blocks: Bytes, kind: str, form: Callable[[Floats], NDArray[Any]]) -> None:
-    """Dequantize piece by piece into `out`, each piece passed through `form`."""
-    target = out.reshape(len(blocks), -1)
-
-    def work(piece: slice) -> None:
-        target[piece] = form(_values(blocks[piece], kind)).reshape(-1, target.shape[1])
-
-    each_chunk(len(blocks), BY_NAME[kind].weights, work)
-
-
 def _values(blocks: Bytes, kind: str) -> Floats:
-    """Blocks as float32, contiguous and of no particular shape; types that are rare by the gguf package."""
+    """Blocks as float32, contiguous, of no particular shape and nobody else's; rare types by the gguf package."""
     if kind in UNPACK:
         return values(UNPACK[kind](blocks))
+    if kind == "F32":
+        return blocks.reshape(-1).view(np.float32).copy()
     if kind == "F16":
         return blocks.reshape(-1).view(np.float16).astype(np.float32)
     if kind == "BF16":  # the upper half of a float32

@@ -10,38 +10,38 @@ from localllm.weights.blocks import Groups
 
 _OVERFLOW = 65520
 """From here on numbers are nearer to what would be the next float16 than to the greatest."""
-_EXPONENT = (13 + 127 - 14) << 10 & 0xFFFF
-"""What the exponent of 2**(e + 13), moved to its place in a float16, has too much; 16 bits of it."""
+_EXPONENT = (13 + 127 - 14) << 10
+"""What the exponent of 2**(e + 13), moved to its place in a float16, has too much."""
 _LEVELS = np.float32(255)
 _FLAT = np.float32(1e-36)
 """A group whose values lie closer together than this becomes one value: 255 over it would overflow."""
 
 
-def to_half(values: Floats) -> NDArray[np.float16]:
+def to_half(values: Floats, half: NDArray[np.float16]) -> None:
     """float32 rounded to float16 as numpy's own cast rounds it, to the nearest and ties to even, but faster on x86.
 
-    `values` is overwritten: it holds what lies between the steps. A number of exponent e, at least -14, is added to
-    2**(e + 13): the processor then rounds away all but the ten bits that float16 keeps, and leaves them, with the
-    leading one, at the end of the sum's bits. With e = -14 for all that is smaller, subnormal numbers come out right.
-    What has no float16 is left to numpy.
+    Both are contiguous and of one shape; `values` is overwritten with what lies between the steps. A number of exponent
+    e, at least -14, is added to 2**(e + 13): the processor then rounds away all but the ten bits that float16 keeps,
+    and leaves them, with the leading one, at the end of the sum's bits. With e = -14 for all that is smaller,
+    subnormal numbers come out right. What has no float16 is left to numpy.
     """
-    bits = values.view(np.uint32)
+    bits, out = values.view(np.uint32), half.view(np.uint16)
     power = bits >> np.uint32(16)
-    out = power.astype(np.uint16)
+    out[...] = power
     out &= np.uint16(0x8000)
     np.abs(values, out=values)
     if not values.max(initial=0) < _OVERFLOW:  # not `>=`: it may not be a number
         with np.errstate(over="ignore"):
-            return (values.astype(np.float16).view(np.uint16) | out).view(np.float16)
+            out |= values.astype(np.float16).view(np.uint16)
+        return
     np.bitwise_and(bits, np.uint32(0x7F800000), out=power)
     np.clip(power, np.uint32((127 - 14) << 23), np.uint32((127 + 15) << 23), out=power)
     power += np.uint32(13 << 23)
     values += power.view(np.float32)
     out += bits.astype(np.uint16)  # the low bits of the sum
     power >>= np.uint32(13)
+    power -= np.uint32(_EXPONENT)
     out += power.astype(np.uint16)
-    out -= np.uint16(_EXPONENT)
-    return out.view(np.float16)
 
 
 def to_8_bits(values: Floats) -> tuple[Bytes, Floats, Floats]:

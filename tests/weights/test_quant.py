@@ -174,6 +174,12 @@ def test_rows_are_taken_from_each_matrix_of_a_stack() -> None:
     assert np.array_equal(in_mlx(taken), in_mlx(affine)[:, order])
 
 
+def rounded_to_half(values: np.ndarray) -> np.ndarray:
+    half = np.empty(values.shape, np.float16)
+    to_half(values.copy(), half)
+    return half
+
+
 def test_float16_is_rounded_as_numpy_rounds() -> None:
     rng = np.random.default_rng(0)
     bits = rng.integers(0, 1 << 32, 200_000, dtype=np.uint64).astype(np.uint32)
@@ -186,8 +192,10 @@ def test_float16_is_rounded_as_numpy_rounds() -> None:
     for values in (finite, ties[:0x7C00].view(np.float32), near, edges):
         with np.errstate(over="ignore"):
             expected = values.astype(np.float16)
-        assert to_half(values.copy()).tobytes() == expected.tobytes()
-    assert not np.isfinite(to_half(np.array([np.nan], np.float32))[0])
+        assert rounded_to_half(values).tobytes() == expected.tobytes()
+    assert np.isnan(rounded_to_half(np.array([np.nan, 1.0], np.float32))).tolist() == [True, False]
+    blocks = near.view(np.uint8).reshape(-1, 4)
+    assert halve(blocks, "F32", near.shape).tobytes() == rounded_to_half(near).tobytes()
 
 
 @pytest.mark.parametrize("kind", ["Q6_K", "Q3_K", "Q2_K", "IQ4_NL"])
