@@ -1,6 +1,7 @@
 """One measured import of a GGUF in a process of its own, ours or that of transformers; any interpreter can run this.
 
     PYTHON bench_child.py localllm FILE OTHER
+    PYTHON bench_child.py streaming FILE OTHER
     PYTHON bench_child.py transformers FILE
 
 Writes two JSON lines: {"ready": true, ...} before the work, when everything is imported, and the result after it. Both
@@ -38,6 +39,15 @@ def _kib(text: str) -> int:
 
 def prepare_ours(path: str, other: str) -> _Work:
     """Read the header and convert every tensor; all of them are kept, as a loaded model keeps them."""
+    return _ours(path, other, keep=True)
+
+
+def prepare_streaming(path: str, other: str) -> _Work:
+    """The same with each tensor let go before the next, as when it is handed on: the work without memory for all."""
+    return _ours(path, other, keep=False)
+
+
+def _ours(path: str, other: str, *, keep: bool) -> _Work:
     from pathlib import Path
 
     import localllm
@@ -50,10 +60,14 @@ def prepare_ours(path: str, other: str) -> _Work:
 
     def work() -> dict[str, Any]:
         chosen = next(known for known in OTHERS if known == other)
+        held: list[int] = []
         for _, _, data in convert(read_header(Path(path)), chosen):
-            kept.append(data)
-        written = sum(data.nbytes for data in kept if isinstance(data, Affine) or data.flags.owndata)
-        return {"result_bytes": written, "threads": workers(), "version": localllm.__version__}
+            written = isinstance(data, Affine) or data.flags.owndata  # what is not is mapped from the file
+            held.append(data.nbytes if written else 0)
+            if keep:
+                kept.append(data)
+        result = sum(held) if keep else max(held)
+        return {"result_bytes": result, "threads": workers(), "version": localllm.__version__}
 
     return work
 
@@ -76,7 +90,7 @@ def prepare_transformers(path: str, _other: str) -> _Work:
     return work
 
 
-PREPARE = {"localllm": prepare_ours, "transformers": prepare_transformers}
+PREPARE = {"localllm": prepare_ours, "streaming": prepare_streaming, "transformers": prepare_transformers}
 
 
 def main(what: str, path: str, other: str = "16bit") -> int:

@@ -1,8 +1,8 @@
 """How long it takes to make a GGUF usable, and how much memory: our import, and beside it that of transformers.
 
 Each run is a process of its own. The clock starts when everything is imported and stops when every tensor is converted
-and held. Memory is looked at from outside every few milliseconds: what the process has written itself ("anonymous"),
-which mapped pages of the file do not count towards.
+and, but for "streaming", held. Memory is looked at from outside every few milliseconds: what the process has written
+itself ("anonymous"), to which mapped pages of the file do not count.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tempfile import TemporaryFile
 from typing import IO, Any
 
 from localllm.errors import LocalLLMError, UsageError
-from localllm.tasks.bench_child import MISSING
+from localllm.tasks.bench_child import MISSING, PREPARE
 from localllm.weights.convert import Other
 from localllm.weights.gguf import read_header
 
@@ -33,12 +33,12 @@ class Run:
     """One import in one process."""
 
     program: str
-    """"localllm" or "transformers"."""
+    """"localllm"; "streaming", which is ours with each tensor let go before the next; or "transformers"."""
     seconds: float
     cpu_seconds: float
     """Of all threads, the system's work for the process included: what a busy machine changes less."""
     result_bytes: int
-    """What the converted tensors take."""
+    """What the converted tensors take; when streaming, the largest of them."""
     peak_bytes: int | None
     """The most anonymous memory that was seen, less what the process had before the work; None where it is unknown."""
     peak_resident: int | None
@@ -78,7 +78,7 @@ class Absent:
 def bench_import(
     path: Path, *, runs: int = 3, other: Other = "16bit", peer: Path | None = None
 ) -> Iterator[Run | Measured | Absent]:
-    """Every run as it ends, and each program's medians after its runs: first ours, then that of transformers.
+    """Every run as it ends, and each program's medians after its runs: first ours, then transformers'.
 
     `peer` is the interpreter that has torch and transformers; this one by default. Raises InvalidModelError and
     ModelNotFoundError for the file, UsageError for less than one run or no such interpreter, and LocalLLMError when our
@@ -88,13 +88,14 @@ def bench_import(
         raise UsageError(f"--runs must be 1 or more, not {runs}.")
     file = read_header(path)
     largest = max(tensor.nbytes for tensor in file.tensors.values())
-    for program in ("localllm", "transformers"):
-        interpreter = Path(sys.executable) if program == "localllm" or peer is None else peer
+    for program in PREPARE:
+        ours = program != "transformers"
+        interpreter = Path(sys.executable) if ours or peer is None else peer
         done: list[tuple[Run, dict[str, Any]]] = []
         for _ in range(runs):
             result = _run(interpreter, program, path, other)
             if isinstance(result, Absent):
-                if program == "localllm":
+                if ours:
                     raise LocalLLMError(f"Importing {path} failed: {result.reason}", result.hint)
                 yield result
                 return
@@ -134,7 +135,7 @@ def _run(interpreter: Path, program: str, path: Path, other: Other) -> tuple[Run
     """One child from start to end, watched."""
     script = Path(__file__).with_name("bench_child.py")
     env = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    if program == "localllm":
+    if program != "transformers":
         env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(script.parents[2]), os.environ.get("PYTHONPATH"))))
     command = [str(interpreter), str(script), program, str(path), other]
     with TemporaryFile("w+") as out, TemporaryFile("w+") as err:  # unlike a pipe, a file is never full

@@ -33,7 +33,7 @@ def interpreter(folder: Path, *lines: str) -> Path:
 
 def test_our_import_is_measured(guide_path: Path) -> None:
     report = run("bench", "import", "guide", "--runs", "2", "--json").json
-    ours, theirs = report["programs"]
+    ours, streaming, theirs = report["programs"]
     assert report["bytes"] == guide_path.stat().st_size
     assert (ours["program"], ours["runs"]) == ("localllm", 2)
     assert ours["mb_per_second"] == pytest.approx(report["bytes"] / 1e6 / ours["seconds"])
@@ -44,7 +44,8 @@ def test_our_import_is_measured(guide_path: Path) -> None:
     if Path("/proc/self/status").exists():
         assert ours["peak_bytes"] >= ours["result_bytes"]
         assert ours["peak_resident"] > ours["peak_bytes"]
-    assert theirs["program"] == "transformers"
+    assert (streaming["program"], theirs["program"]) == ("streaming", "transformers")
+    assert streaming["result_bytes"] == max(n * bits // 8 + n // 32 * 8 for n, bits in weights)
 
 
 def test_an_absent_transformers_is_said_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +61,7 @@ def test_an_absent_transformers_is_said_with_how_to_install_it(monkeypatch: pyte
 def test_the_peer_is_measured_from_outside(guide_path: Path, tmp_path: Path) -> None:
     events = list(bench_import(guide_path, runs=1, peer=interpreter(tmp_path, DONE)))
     programs = [event.program for event in events]
-    assert programs == ["localllm", "localllm", "transformers", "transformers"]
+    assert programs == ["localllm", "localllm", "streaming", "streaming", "transformers", "transformers"]
     theirs = events[-1]
     assert isinstance(theirs, Measured)
     assert (theirs.version, theirs.threads, theirs.seconds, theirs.cpu_seconds) == ("9.9", 3, 2.0, 3.0)

@@ -76,4 +76,5 @@ def _table(rows: list[Measured | Absent]) -> None:
     if not isinstance(ours, Absent) and ours.extra_in_largest is not None:
         print(f"\nbeyond the result: {ours.extra_in_largest:.2f} of the largest tensor in the file")
     print("CPU: seconds of all threads; PEAK: memory written by the process, without mapped files; RESIDENT: all of it")
+    print("streaming: ours, each tensor let go before the next; RESULT is then the largest; BEYOND: what PEAK has more")
     print("medians; each run is a process of its own")
