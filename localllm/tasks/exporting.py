@@ -16,27 +16,26 @@ import shutil
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from localllm.engine.adapters import check_adapter
-from localllm.errors import AdapterNotFoundError, CancelledError, UsageError
+from localllm.errors import CancelledError, UsageError
 from localllm.store.registry import Registry
-from localllm.tasks.foreign import Found, not_attachable, read_foreign
+from localllm.tasks.exportable import Source, base_of, find_source
+from localllm.tasks.foreign import not_attachable
 from localllm.tasks.merging import Merged, MergeProgress, MergeRequest, MergeStarted, merge
 from localllm.tasks.modelfile import chat_of, modelfile
-from localllm.tasks.opening import adapter_for
 from localllm.tasks.outputs import Output, link_or_copy
-from localllm.types import ModelRef
 from localllm.weights import mlx_lm, peft
-from localllm.weights.adapter import GGUF_NAME, WEIGHTS, Adapter
-from localllm.weights.gguf import GGUFFile, read_header
-from localllm.weights.lora import shares_output, write_gguf
+from localllm.weights.adapter import GGUF_NAME
+from localllm.weights.gguf import read_header
+from localllm.weights.lora import write_gguf
 
 Target = Literal["gguf", "peft", "mlx", "merged", "ollama"]
 TARGETS: tuple[Target, ...] = ("gguf", "peft", "mlx", "merged", "ollama")
+ENOUGH_KEPT = 0.5
+"""Below this share of the change in some tensor, a merged model hardly does what the adapter did."""
 BASE_NAME, MERGED_NAME, MODELFILE = "base.gguf", "merged.gguf", "Modelfile"
 
 
@@ -93,43 +92,6 @@ class Exported:
 ExportEvent = ExportStarted | ExportNote | MergeStarted | MergeProgress | Exported
 
 
-@dataclass(frozen=True)
-class _Source:
-    """One adapter, and the base that it is exported for."""
-
-    registry: Registry
-    name: str
-    scale: float
-    path: Path
-    """Folder or file."""
-    gguf: Path | None
-    """The file to attach, of one that the registry finds."""
-    model: ModelRef
-    base: GGUFFile
-
-    @cached_property
-    def found(self) -> Found:
-        """As ours, read and checked."""
-        return read_foreign(self.registry, self.path, self.model, self.base)
-
-    @property
-    def adapter(self) -> Adapter:
-        """At the strength that was asked for."""
-        return replace(self.found.adapter, alpha=self.found.adapter.alpha * self.scale)
-
-    @property
-    def as_it_is(self) -> Path | None:
-        """A file that needs no change, so that no module of an architecture has to be known."""
-        return self.gguf if self.scale == 1.0 else None
-
-    @property
-    def shares_output(self) -> bool:
-        """Whether it is on an embedding that is the output too."""
-        if self.gguf is None:
-            return shares_output(self.found.adapter, self.base)
-        return "token_embd.weight.lora_a" in read_header(self.gguf).tensors and "output.weight" not in self.base.tensors
-
-
 def export(registry: Registry, request: ExportRequest, cancel: threading.Event | None = None) -> Iterator[ExportEvent]:
     """Write an adapter for another program. The last event is Exported.
 
@@ -137,24 +99,15 @@ def export(registry: Registry, request: ExportRequest, cancel: threading.Event |
     """
     start = time.perf_counter()
     _check(request)
-    model = _base_of(registry, request)
+    model = registry.model(request.model) if request.model else base_of(registry, request.adapters[0][0])
     if request.out.exists() and request.out.samefile(model.path):
         raise UsageError(f"{request.out} is the base itself.", "Choose another --out.")
     base = read_header(model.path)
-    sources = [_source(registry, name, scale, model, base) for name, scale in request.adapters]
+    sources = [find_source(registry, name, scale, model, base) for name, scale in request.adapters]
     yield ExportStarted([source.name for source in sources], request.to, model.name)
-    for source in sources:
-        if _is_read(source, request.to):
-            yield from map(ExportNote, source.found.notes)
     folder = request.to in ("peft", "mlx", "ollama")
-    merged: Merged | None = None
     with Output(request.out, folder=folder, overwrite=request.overwrite) as output:
-        if request.to == "merged":
-            merged = yield from _merged(request, sources, output.path, output.scratch, cancel)
-        elif request.to == "ollama":
-            merged = yield from _ollama(request, sources, output, cancel)
-        else:
-            _adapter(request, sources[0], output.path)
+        merged = yield from _written(request, sources, output, cancel)
         if cancel is not None and cancel.is_set():
             raise CancelledError("Stopped before the export was complete.")
         files = output.publish()
@@ -169,6 +122,21 @@ def export(registry: Registry, request: ExportRequest, cancel: threading.Event |
     )
 
 
+def _written(
+    request: ExportRequest, sources: Sequence[Source], output: Output, cancel: threading.Event | None
+) -> Generator[ExportEvent, None, Merged | None]:
+    """Write what was asked for; what was merged, if anything was."""
+    for source in sources:
+        if _is_read(source, request.to):
+            yield from map(ExportNote, source.found.notes)
+    if request.to == "merged":
+        return (yield from _merged(request, sources, output.path, output.scratch, cancel))
+    if request.to == "ollama":
+        return (yield from _ollama(request, sources, output, cancel))
+    _adapter(request, sources[0], output.path)
+    return None
+
+
 def _check(request: ExportRequest) -> None:
     if len(request.adapters) > 1 and request.to != "merged":
         raise UsageError("Only --to merged takes several adapters.", "Export them one by one, or merge them.")
@@ -178,43 +146,12 @@ def _check(request: ExportRequest) -> None:
         raise UsageError("--copy is about the base beside a Modelfile.", "Add --to ollama.")
 
 
-def _base_of(registry: Registry, request: ExportRequest) -> ModelRef:
-    """The model that was named, or the one that the first adapter was made for."""
-    if request.model:
-        return registry.model(request.model)
-    name = request.adapters[0][0]
-    try:
-        base = registry.manifest(registry.adapter(name)).get("base", {})
-    except AdapterNotFoundError:
-        if not Path(name).expanduser().exists():
-            raise
-        base = {}
-    if not base.get("name"):
-        raise UsageError(f"{name} does not say which model it was made for.", "Name it with --model M.")
-    path = str(base.get("path", ""))
-    return registry.model(path if path and Path(path).is_file() else str(base["name"]))
-
-
-def _source(registry: Registry, name: str, scale: float, model: ModelRef, base: GGUFFile) -> _Source:
-    """An adapter of this machine by its name or path, or one from elsewhere by its path."""
-    path, gguf = Path(name).expanduser(), None
-    try:
-        gguf = adapter_for(registry, name, model).path
-    except AdapterNotFoundError:
-        if not path.exists():
-            raise
-    else:
-        check_adapter(gguf, base, attached=False)
-        path = gguf.parent if (gguf.parent / WEIGHTS).is_file() else gguf
-    return _Source(registry, name, scale, path, gguf, model, base)
-
-
-def _is_read(source: _Source, to: Target) -> bool:
+def _is_read(source: Source, to: Target) -> bool:
     """Whether more than its file is needed."""
     return to in ("peft", "mlx") or (source.gguf if to == "merged" else source.as_it_is) is None
 
 
-def _adapter(request: ExportRequest, source: _Source, out: Path) -> None:
+def _adapter(request: ExportRequest, source: Source, out: Path) -> None:
     """One adapter as a file or folder of another program."""
     if request.to == "mlx":
         mlx_lm.write(out, source.adapter)
@@ -226,7 +163,7 @@ def _adapter(request: ExportRequest, source: _Source, out: Path) -> None:
         _write_gguf(source, out)
 
 
-def _write_gguf(source: _Source, out: Path) -> None:
+def _write_gguf(source: Source, out: Path) -> None:
     """The file as it is, with all it says of itself, or one of the strength that was asked for."""
     if source.as_it_is:
         shutil.copyfile(source.as_it_is, out)
@@ -236,7 +173,7 @@ def _write_gguf(source: _Source, out: Path) -> None:
 
 
 def _merged(
-    request: ExportRequest, sources: Sequence[_Source], out: Path, scratch: Path, cancel: threading.Event | None
+    request: ExportRequest, sources: Sequence[Source], out: Path, scratch: Path, cancel: threading.Event | None
 ) -> Generator[ExportEvent, None, Merged]:
     """Add the adapters into the base; those from elsewhere as files that nothing but the merge opens."""
     first = sources[0]
@@ -257,11 +194,16 @@ def _merged(
         else:
             yield event
     assert merged is not None
+    if merged.kept < ENOUGH_KEPT:
+        yield ExportNote(
+            f"Rounding left only {merged.kept:.1%} of the change in {merged.kept_tensor}: choose more bits with --type "
+            "(Q8_0, F16), or use the adapter without merging."
+        )
     return merged
 
 
 def _ollama(
-    request: ExportRequest, sources: Sequence[_Source], output: Output, cancel: threading.Event | None
+    request: ExportRequest, sources: Sequence[Source], output: Output, cancel: threading.Event | None
 ) -> Generator[ExportEvent, None, Merged | None]:
     """The folder with its Modelfile; what was merged, where the adapter could not be attached."""
     source, base_name, adapter_name, merged = sources[0], BASE_NAME, None, None

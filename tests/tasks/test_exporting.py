@@ -33,11 +33,12 @@ from localllm.weights import mlx_lm, peft
 from localllm.weights.adapter import Adapter, read_folder
 from localllm.weights.gguf import read_header
 from localllm.weights.lora import read_gguf
-from localllm.weights.names import EMBEDDING
+from localllm.weights.names import EMBEDDING, modules
 from localllm.weights.quant import dequantize, read_blocks
 from tests.engine.helpers import write_adapter
 from tests.tasks.modelfiles import fill, parse
 from tests.weights.bases import base, delta, pair
+from tests.weights.oracle import fixture
 
 GOLDEN = Path(__file__).parents[1] / "weights/adapters"
 LLAMA = GOLDEN / "llama.gguf"
@@ -115,6 +116,25 @@ def test_merged_adds_several_at_their_strengths(registry: Registry, tmp_path: Pa
         atol=2e-3,
     )
     assert read_header(tmp_path / "m.gguf").kind == "model"
+
+
+def test_a_merge_that_rounding_swallows_is_told(registry: Registry, tmp_path: Path) -> None:
+    file = read_header(fixture("llama"))
+    path, slot = next(iter(modules(file).items()))
+    a, b = pair(slot.shape, 2, 0)
+    folder = tmp_path / "weak"
+    folder.mkdir()
+    mlx_lm.write(folder, Adapter(2, 2.0, {path: (a * np.float32(1e-3), b * np.float32(1e-3))}))
+
+    def notes(**more: object) -> list[str]:
+        named, out = [(str(folder), 1.0)], tmp_path / "m.gguf"
+        request = ExportRequest(named, "merged", out, str(file.path), overwrite=True, **more)  # type: ignore[arg-type]
+        return [e.message for e in export(registry, request) if isinstance(e, ExportNote)]
+
+    (note,) = notes()
+    assert "Rounding left only" in note
+    assert slot.tensor in note
+    assert notes(type="F32") == []
 
 
 def test_an_embedding_that_is_the_output_can_be_merged_only(home: Home, tmp_path: Path) -> None:
@@ -237,6 +257,10 @@ def test_mistakes_are_named(registry: Registry, tmp_path: Path) -> None:
         exported(registry, "gguf", out, copy=True)
     with pytest.raises(UsageError, match="does not say which model"):
         exported(registry, "gguf", out, str(GOLDEN / "llama-plain"))
+    pickle = tmp_path / "adapter_model.bin"
+    pickle.touch()
+    with pytest.raises(AdapterError, match="is a pickle"):
+        exported(registry, "gguf", out, str(pickle), model=str(LLAMA))
     with pytest.raises(AdapterNotFoundError, match="no adapter named 'nobody'"):
         exported(registry, "gguf", out, "nobody")
     with pytest.raises(AdapterMismatchError, match=r"made for llama .*not for this qwen3"):
