@@ -30,6 +30,9 @@ from localllm.weights.quant import dequantize, read_blocks
 
 PIECE = 1 << 20
 """Weights that are merged at a time; their float32 values take 4 MiB."""
+_PRODUCT = 1 << 18
+"""Multiplications in one product: OpenBLAS does that many on one thread (interface/gemm.c). After a larger one its other
+threads spin for a while, on the cores that quantizing wants: merging took more than twice as long."""
 Floats = NDArray[np.float32]
 Factors = tuple[Floats, Floats, float]
 """A (rank, columns), B (rows, rank) and the scale s: the change is s B A."""
@@ -176,7 +179,10 @@ def _pieces(made: Plan, name: str) -> Iterator[tuple[int, slice, list[Factors]]]
 def _delta(shape: tuple[int, ...], factors: Sequence[Factors], rows: slice) -> Floats:
     total = np.zeros(shape, np.float32)
     for a, b, scale in factors:
-        total += (b[rows] * np.float32(scale)) @ a
+        scaled = b[rows] * np.float32(scale)
+        step = max(1, _PRODUCT // a.size)
+        for first in range(0, len(total), step):
+            total[first : first + step] += scaled[first : first + step] @ a
     return total
 
 
