@@ -31,8 +31,8 @@ from localllm.weights.quant import dequantize, read_blocks
 PIECE = 1 << 20
 """Weights that are merged at a time; their float32 values take 4 MiB."""
 _PRODUCT = 1 << 18
-"""Multiplications in one product: OpenBLAS does that many on one thread (interface/gemm.c). After a larger one its other
-threads spin for a while, on the cores that quantizing wants: merging took more than twice as long."""
+"""Multiplications in one product: OpenBLAS does so many on one thread (interface/gemm.c). After larger ones its other
+threads spin for a while on the cores that quantizing wants, and merging took more than twice the time."""
 Floats = NDArray[np.float32]
 Factors = tuple[Floats, Floats, float]
 """A (rank, columns), B (rows, rank) and the scale s: the change is s B A."""
