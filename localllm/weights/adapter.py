@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,8 +76,9 @@ def from_tensors(tensors: Mapping[str, Matrix], rank: int, alpha: float, dropout
 def from_scaled(layers: Mapping[str, tuple[Matrix, Matrix, float]], dropout: float = 0.0) -> Adapter:
     """An adapter from layers that each have a scale of their own.
 
-    The commonest scale becomes the adapter's; where another applies, B is multiplied with their ratio. Raises
-    AdapterError for shapes that do not belong together, values that are not finite, or no layer at all.
+    Where all have the same, it is the adapter's. Else they are taken for one alpha over the rank of each layer, as PEFT
+    and llama.cpp have it: the commonest alpha becomes the adapter's, and what a layer's scale differs by goes into its
+    B. Raises AdapterError for shapes that do not belong together, values that are not finite, or no layer at all.
     """
     for path, (a, b, scale) in layers.items():
         if not _is_pair(a, b) or not a.shape[1]:
@@ -86,11 +87,25 @@ def from_scaled(layers: Mapping[str, tuple[Matrix, Matrix, float]], dropout: flo
             raise AdapterError(f"The adapter's {path} has values that are not finite.", "Its training has diverged.")
     if not layers:
         raise AdapterError("The adapter changes nothing: it holds no layers.")
-    scales = Counter(scale for _, _, scale in layers.values() if scale)
-    common = max(scales, key=lambda scale: (scales[scale], scale)) if scales else 1.0
-    folded = {path: (a, _times(b, scale / common)) for path, (a, b, scale) in layers.items()}
-    rank = max(a.shape[1] for a, _ in folded.values())
-    return Adapter(rank, common * rank, folded, dropout)
+    rank = max(a.shape[1] for a, _, _ in layers.values())
+    alpha = _common_alpha([(scale, a.shape[1]) for a, _, scale in layers.values()], rank)
+    folded = {path: (a, rescaled(b, scale * rank / alpha)) for path, (a, b, scale) in layers.items()}
+    return Adapter(rank, alpha, folded, dropout)
+
+
+def _common_alpha(scales: Sequence[tuple[float, int]], rank: int) -> float:
+    """Of (scale, rank) for each layer; `rank` is the largest."""
+    used = [(scale, own) for scale, own in scales if scale] or [(1.0, rank)]
+    if len({scale for scale, _ in used}) == 1:
+        return used[0][0] * rank
+    alphas = Counter(float(f"{scale * own:.12g}") for scale, own in used)  # alpha / 3 * 3 is not always alpha
+    return max(alphas, key=lambda alpha: (alphas[alpha], alpha))
+
+
+def rescaled(b: Matrix, factor: float) -> Matrix:
+    """B of another scale. PEFT and llama.cpp divide alpha by the rank of each layer, we by the largest: on the way out
+    B is multiplied with the layer's rank over the largest."""
+    return b if factor == 1.0 else np.multiply(b, np.float32(factor), dtype=np.float32)
 
 
 def paired(tensors: Mapping[str, Matrix]) -> dict[str, tuple[Matrix, Matrix]]:
@@ -179,7 +194,3 @@ def _is_pair(a: Matrix, b: Matrix) -> bool:
     if (a.ndim, b.ndim) == (3, 3):
         return (a.shape[0], a.shape[1]) == (b.shape[0], b.shape[2])
     return (a.ndim, b.ndim) == (2, 2) and bool(a.shape[1] == b.shape[0])
-
-
-def _times(b: Matrix, factor: float) -> Matrix:
-    return b if factor == 1.0 else (b * np.float32(factor)).astype(np.float32)

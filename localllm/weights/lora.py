@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from localllm.errors import AdapterError, AdapterMismatchError
-from localllm.weights.adapter import Adapter, from_scaled, matrix_shape
+from localllm.weights.adapter import Adapter, from_scaled, matrix_shape, rescaled
 from localllm.weights.gguf import GGUFFile, read_header
 from localllm.weights.names import EMBEDDING, OUTPUT, Slot, modules
 from localllm.weights.quant import dequantize, read_blocks
@@ -74,7 +74,7 @@ def gguf_tensors(adapter: Adapter, base: GGUFFile, *, attached: bool = True) -> 
         a, b = _stacked(adapter, base, those) if _is_fused(base, those[0][1]) else _single(adapter, *those[0])
         rank = b.shape[-1]
         tensors[f"{name}.lora_a"] = np.ascontiguousarray(a, np.float32)
-        tensors[f"{name}.lora_b"] = np.ascontiguousarray(_rescaled(b, rank / adapter.rank), np.float32)
+        tensors[f"{name}.lora_b"] = np.ascontiguousarray(rescaled(b, rank / adapter.rank), np.float32)
     return tensors
 
 
@@ -168,11 +168,6 @@ def _from_gguf(path: str, slot: Slot, a: Matrix, b: Matrix, fused: bool) -> tupl
     if a.ndim == 3:
         return a, b
     return (a if path == EMBEDDING else a.T), b.T
-
-
-def _rescaled(b: Matrix, factor: float) -> Matrix:
-    """llama.cpp divides alpha by the rank of the pair, we by the largest of all."""
-    return b if factor == 1.0 else b * np.float32(factor)
 
 
 def _dequantized(file: GGUFFile, name: str) -> Matrix:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from localllm.errors import AdapterError, AdapterMismatchError
-from localllm.weights.adapter import Adapter, from_scaled
+from localllm.weights.adapter import Adapter, from_scaled, rescaled
 from localllm.weights.architectures import architecture_of
 from localllm.weights.gguf import GGUFFile
 from localllm.weights.names import EMBEDDING, OUTPUT, Slot, modules
@@ -65,6 +65,9 @@ def read(folder: Path, base: GGUFFile) -> tuple[Adapter, list[str]]:
 def write(folder: Path, adapter: Adapter, base: GGUFFile) -> None:
     """A folder for `peft.PeftModel.from_pretrained` on the Hugging Face model that `base` was converted from.
 
+    One alpha serves all layers, so that programs which leave out alpha_pattern, llama.cpp's converter among them, do
+    the same.
+
     Raises AdapterError for what PEFT cannot hold: adapters on experts.
     """
     from safetensors.numpy import save
@@ -74,7 +77,8 @@ def write(folder: Path, adapter: Adapter, base: GGUFFile) -> None:
         message = "PEFT has no LoRA for experts that transformers holds as one stack."
         raise AdapterError(message, "Choose --to gguf, mlx or merged.")
     tensors = {}
-    for path, (a, b) in adapter.layers.items():
+    for path, (a, unscaled) in adapter.layers.items():
+        b = rescaled(unscaled, a.shape[1] / adapter.rank)
         halves = ("lora_embedding_A", "lora_embedding_B") if path == EMBEDDING else ("lora_A.weight", "lora_B.weight")
         for half, value in zip(halves, (a, b), strict=True):
             tensors[f"{PREFIX}{path}.{half}"] = np.ascontiguousarray(value.T, np.float32)

@@ -93,7 +93,7 @@ def write_config(path: Path, adapter: Adapter, slots: Mapping[str, Slot]) -> Non
         "lora_alpha": _plain(adapter.alpha),
         "lora_dropout": adapter.dropout,
         "rank_pattern": ranks,
-        "alpha_pattern": {name: _plain(adapter.scale * rank) for name, rank in ranks.items()},
+        "alpha_pattern": {},
         "target_modules": _targets(own, slots),
         "ensure_weight_tying": tied,
         "bias": "none",

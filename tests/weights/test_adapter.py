@@ -58,18 +58,28 @@ def test_the_folder_keeps_every_kind_of_layer(tmp_path: Path) -> None:
         read_folder(tmp_path / "nothing")
 
 
-def test_scales_of_layers_are_folded_into_b() -> None:
-    layers = {
-        p: (*pair(SHAPES[p], RANKS[p], 0, embedding=p == EMBEDDING), s)
-        for p, s in zip(SHAPES, (2.0, 0.5, 2.0, 3.0), strict=True)
-    }
+def scaled(scales: dict[str, float]) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
+    return {p: (*pair(SHAPES[p], RANKS[p], 0, embedding=p == EMBEDDING), scale) for p, scale in scales.items()}
+
+
+@pytest.mark.parametrize(
+    "scales, alpha, untouched",
+    [
+        (dict.fromkeys(SHAPES, 2.0), 8.0, set(SHAPES)),  # one scale
+        ({p: 6 / r for p, r in RANKS.items()}, 6.0, {Q}),  # one alpha: those of a smaller rank are rescaled
+        ({Q: 3.0, DOWN: 6.0, EXPERTS: 1.0, EMBEDDING: 5.0}, 12.0, {Q}),  # 12 / 4, 12 / 2, and others
+        ({Q: 0.0, DOWN: 6.0, EXPERTS: 6.0, EMBEDDING: 6.0}, 24.0, {DOWN, EXPERTS, EMBEDDING}),
+    ],
+)
+def test_scales_of_layers_are_folded_into_b(scales: dict[str, float], alpha: float, untouched: set[str]) -> None:
+    layers = scaled(scales)
     adapter = from_scaled(layers)
-    assert (adapter.rank, adapter.scale) == (4, 2.0)
-    assert adapter.layers[Q][1] is layers[Q][1], "the commonest scale changes no number"
+    assert (adapter.rank, adapter.alpha) == (4, alpha)
+    assert {path for path in layers if adapter.layers[path][1] is layers[path][1]} == untouched
     for path, (a, b, scale) in layers.items():
         expected = scale * delta(a, b, embedding=path == EMBEDDING)
         found = adapter.scale * delta(*adapter.layers[path], embedding=path == EMBEDDING)
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_a_scale_of_zero_is_no_change() -> None:

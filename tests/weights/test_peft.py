@@ -86,6 +86,7 @@ def test_what_we_write_has_peft_s_names_and_numbers(tmp_path: Path, name: str) -
     if name != "llama-patterns":
         assert all(np.array_equal(ours[n], theirs[n]) for n in ours)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["alpha_pattern"] == {}, "llama.cpp's converter does not read it"
     original = json.loads((GOLDEN / name / "adapter_config.json").read_text())
     assert config["target_modules"] == original["target_modules"]
     assert str(tmp_path) not in json.dumps(config)
