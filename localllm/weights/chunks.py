@@ -14,6 +14,11 @@ import numpy as np
 
 WEIGHTS = 1 << 20
 """Weights in one piece; its float32 values take 4 MiB. With smaller ones threads wait for the interpreter too often."""
+_FEWEST = 1 << 19
+_PART = 10
+"""All pieces at work together are at most this part of the tensor: a weight takes up to 20 bytes between steps."""
+_NARROW = 3
+"""How much longer pieces may be that need 4 to 6 bytes for a weight."""
 
 
 def workers() -> int:
@@ -26,13 +31,14 @@ def workers() -> int:
 def each_chunk(n_blocks: int, weights: int, work: Callable[[slice], None], *, narrow: bool = False) -> None:
     """Call `work` with slices that together cover `n_blocks` blocks of `weights` weights, in any order, on all cores.
 
-    `narrow` says that `work` needs a few bytes for a weight, not float32: its pieces are twice as long. The slices do
-    not depend on the number of cores. The first exception that `work` raises is raised again.
+    `narrow` says that `work` has bytes between steps and no float32: its pieces may be longer. The first exception that
+    `work` raises is raised again.
     """
-    step = max(1, WEIGHTS * (1 + narrow) // weights)
+    threads, longer = workers(), _NARROW if narrow else 1
+    size = longer * min(WEIGHTS, max(_FEWEST, n_blocks * weights // (_PART * threads)))
+    step = max(1, size // weights)
     slices = [slice(start, min(start + step, n_blocks)) for start in range(0, n_blocks, step)]
-    threads = min(workers(), len(slices))
-    if threads < 2:
+    if min(threads, len(slices)) < 2:
         for piece in slices:
             work(piece)
         return

@@ -61,7 +61,7 @@ def repack(blocks: Bytes, kind: str, shape: tuple[int, ...]) -> Affine:
         assert bias is not None
         return quants.view(np.uint8), scale, bias
 
-    return _filled(blocks, BY_NAME[kind].weights, shape, AFFINE[kind], groups)
+    return _filled(blocks, BY_NAME[kind].weights, shape, AFFINE[kind], groups, narrow=True)
 
 
 def repack8(blocks: Bytes, kind: str, shape: tuple[int, ...]) -> Affine:
@@ -81,7 +81,9 @@ def repack8(blocks: Bytes, kind: str, shape: tuple[int, ...]) -> Affine:
             return pairs_to_8_bits(UNPACK[kind](piece), _PAIRS[kind])
         return to_8_bits(_values(piece, kind).reshape(-1, GROUP_SIZE))
 
-    return _filled(blocks, BY_NAME[kind].weights, shape, 8, exact if kind in EXACT_IN_8_BITS else rounded)
+    if kind in EXACT_IN_8_BITS:
+        return _filled(blocks, BY_NAME[kind].weights, shape, 8, exact, narrow=True)
+    return _filled(blocks, BY_NAME[kind].weights, shape, 8, rounded)
 
 
 def requantize8(weights: Floats) -> Affine:
@@ -136,8 +138,13 @@ def _filled(
     shape: tuple[int, ...],
     bits: int,
     groups: Callable[[NDArray[Any]], tuple[Bytes, Floats, Floats]],
+    *,
+    narrow: bool = False,
 ) -> Affine:
-    """An Affine of `shape`, filled from pieces of `source` (n blocks of `weights` weights) as quants, scale, bias."""
+    """An Affine of `shape`, filled from pieces of `source` (n blocks of `weights` weights) as quants, scale, bias.
+
+    `narrow` says that `groups` makes no float32 value for each weight.
+    """
     rows, columns = shape[:-1], shape[-1]
     words = np.empty((*rows, columns * bits // 32), np.uint32)
     scales, biases = (np.empty((*rows, columns // GROUP_SIZE), np.float32) for _ in range(2))
@@ -148,7 +155,7 @@ def _filled(
         for target, part in zip(targets, (pack(quants, bits), scale, bias), strict=True):
             target[piece] = part.reshape(-1, target.shape[1])
 
-    each_chunk(len(source), weights, work, narrow=source.dtype == np.uint8)
+    each_chunk(len(source), weights, work, narrow=narrow)
     return Affine(words, scales, biases, bits)
 
 

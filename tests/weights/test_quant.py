@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import gguf
@@ -13,9 +14,9 @@ from localllm.errors import UnsupportedModelError
 from localllm.weights import chunks
 from localllm.weights.affine import unpack
 from localllm.weights.blocks import UNPACK
-from localllm.weights.convert import Becomes, becomes, convert
+from localllm.weights.convert import Becomes, Other, becomes, convert, convert_blocks
 from localllm.weights.ggml import BY_NAME
-from localllm.weights.gguf import read_header
+from localllm.weights.gguf import TensorInfo, read_header
 from localllm.weights.quant import (
     AFFINE,
     EXACT_IN_8_BITS,
@@ -148,6 +149,7 @@ def test_pieces_and_threads_change_nothing(kind: str, threads: int, monkeypatch:
     whole = (halve(blocks, kind, shape), repack8(blocks, kind, shape), dequantize(blocks, kind, shape))
     packed = repack(blocks, kind, shape) if is_affine(kind) else None
     monkeypatch.setattr(chunks, "WEIGHTS", 1280)  # five blocks of 256: pieces end within rows, the last is short
+    monkeypatch.setattr(chunks, "_FEWEST", 1280)
     monkeypatch.setattr(chunks, "workers", lambda: threads)
     assert halve(blocks, kind, shape).tobytes() == whole[0].tobytes()
     assert same_bytes(repack8(blocks, kind, shape), whole[1])
@@ -164,6 +166,22 @@ def test_an_error_in_a_thread_is_raised(monkeypatch: pytest.MonkeyPatch) -> None
 
     with pytest.raises(ValueError, match="the second piece"):
         chunks.each_chunk(2 * chunks.WEIGHTS, 1, work)
+
+
+@pytest.mark.parametrize("kind, other", [("Q4_K", "16bit"), ("Q6_K", "16bit"), ("Q6_K", "8bit"), ("Q5_0", "16bit")])
+def test_what_is_needed_beside_the_result_is_small(kind: str, other: Other, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = (4096, 4096)
+    monkeypatch.setattr(chunks, "workers", lambda: 2)
+    chunks._reuse_freed_memory()
+    blocks = random_blocks(kind, shape)
+    info = TensorInfo("large", shape, kind, 0, blocks.nbytes)
+    tracemalloc.start()
+    try:
+        result = convert_blocks(blocks, info, other).nbytes
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert result < peak <= result + 2 * blocks.nbytes
 
 
 def test_rows_are_taken_from_each_matrix_of_a_stack() -> None:
