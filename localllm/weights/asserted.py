@@ -22,6 +22,10 @@ _SAME_LENGTHS = """
     minimax-01 minimax-m2 minimax-m3 mpt muse-glimmer nanbeige nemotron nemotron_h nemotron_h_moe openelm phi2 phi3
     phimoe qwen qwen35 qwen35moe qwen3next qwen4exp refact spark2_5 stablelm starcoder
 """
+_WITHOUT_ATTENTION = """
+    mamba mamba2 rwkv6 rwkv6qwen2 rwkv7 arwkv7 jamba falcon-h1 plamo2 granitehybrid lfm2 lfm2moe nemotron_h
+    nemotron_h_moe qwen3next kimi-linear bailingmoe3 kimi-k3 glm5-next qwen35 qwen35moe qwen4exp deepseek4 minimax-01
+"""
 
 SILENT = frozenset(_SILENT.split())
 """They embed, listen, speak or draft: their graphs end without logits, or need an encoder or another model."""
@@ -35,9 +39,13 @@ SAME_LENGTHS = ROTATED_WHOLE | frozenset(_SAME_LENGTHS.split())
 SECTIONS = frozenset(("qwen2vl", "paddleocr", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe", "qwen4exp"))
 """They turn heads in sections (LLAMA_ROPE_TYPE_MROPE, _IMROPE), one of which must not be empty."""
 
-RECURRENT = frozenset(("mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"))  # llm_arch_is_recurrent
-HYBRID_KEYS = ("ssm.", "shortconv.", "wkv.", "kda.")
-"""A model with such keys may have layers, or be all layers, without attention heads."""
+WITHOUT_ATTENTION = frozenset(_WITHOUT_ATTENTION.split())
+"""llm_arch_is_recurrent and llm_arch_is_hybrid: some layers, or all, have no attention heads."""
+
+DIFFERENT_LAYERS = frozenset(
+    ("deci", "dots3note", "gemma4", "laguna", "mimo2", "openelm", "plamo3", "spark2_5", "step35")
+)
+"""Their layers may differ in attention heads; the tensors of others are made as the first layer's, the cache is not."""
 
 POSITIVE: dict[str, tuple[str, ...]] = {
     "bailingmoe2": ("expert_count",),

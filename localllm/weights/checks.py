@@ -173,15 +173,18 @@ class _Model(_Checker):
     def _check_heads(self, n_layers: int, width: int) -> None:
         architecture = self.file.architecture
         heads = self.per_layer("attention.head_count", n_layers)
-        for head, kv in zip(heads, self.per_layer("attention.head_count_kv", n_layers), strict=True):
+        kv_heads = self.per_layer("attention.head_count_kv", n_layers)
+        for head, kv in zip(heads, kv_heads, strict=True):
             if kv and head % kv:
                 raise self.fail(f"is damaged: {head} attention heads cannot share {kv} keys and values")
         if heads[0]:
             self._check_lengths(width // heads[0])
-        elif architecture not in asserted.RECURRENT and not any(
-            key.startswith(f"{architecture}.{prefix}") for key in self.kinds for prefix in asserted.HYBRID_KEYS
-        ):
+        if architecture in asserted.WITHOUT_ATTENTION:
+            return
+        if not heads[0]:
             raise self.fail(f"is damaged: {architecture}.attention.head_count is missing or 0")
+        if architecture not in asserted.DIFFERENT_LAYERS and len({*zip(heads, kv_heads, strict=True)}) > 1:
+            raise self.fail(f"is damaged: the layers of a {architecture} model cannot differ in attention heads")
 
     def _check_lengths(self, default: int) -> None:
         architecture = self.file.architecture

@@ -53,8 +53,7 @@ def read_all(mutator: Mutator, numbers: Iterable[int], folder: Path) -> Report:
                 if digest not in seen:
                     seen.add(digest)
                     report.passed.append(number)
-            # What is remembered of the cases themselves is not the reader's: about 200 bytes for each that passed.
-            report.memory = peak() - before - 200 * len(report.passed)
+            report.memory = peak() - before  # what is remembered of the cases included
             if report.memory > MEMORY + len(data):
                 report.violations.append((number, f"{report.memory >> 20} MiB more than at the start"))
                 break

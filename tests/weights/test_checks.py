@@ -89,10 +89,21 @@ HYPERPARAMETERS = {
     "huge vocabulary without tokens": ("llama", key("llama.vocab_size", u32((1 << 32) - 1)), "vocab_size"),
     "no heads": ("llama", key("llama.attention.head_count", u32(0)), "head_count is missing or 0"),
     "heads missing": ("olmo2", key("olmo2.attention.head_count", None), "head_count is missing or 0"),
+    "no heads and a key of models without": (
+        "llama",
+        lambda p: set_key(set_key(p, "llama.attention.head_count", u32(0)), "llama.ssm.group_count", u32(1)),
+        "head_count is missing or 0",
+    ),
     "more heads than numbers": ("llama", key("llama.attention.head_count", u32(64)), "key_length is 0"),
     "heads for other layers": ("llama", key("llama.attention.head_count", numbers(4, [2, 2])), "each of 1 layers"),
     "heads as floats": ("llama", key("llama.attention.head_count", numbers(6, [2.0])), "each of 1 layers"),
     "negative heads": ("llama", key("llama.attention.head_count", numbers(5, [-2])), "beyond 0 to"),
+    "layers of different heads": (
+        "llama-deep",
+        key("llama.attention.head_count_kv", numbers(5, [1, 2])),
+        "layers of a llama model cannot differ",
+    ),
+    "a layer without keys": ("llama-deep", key("llama.attention.head_count_kv", numbers(5, [1, 0])), "cannot differ"),
     "heads that cannot share": ("llama", key("llama.attention.head_count_kv", u32(3)), "cannot share 3"),
     "values unlike keys": ("llama", key("llama.attention.value_length", u32(8)), "keys have 16 .* values 8"),
     "nothing rotated": ("gemma3", key("gemma3.rope.dimension_count", u32(0)), "rope.dimension_count is 0"),
@@ -242,6 +253,10 @@ def test_refuses(name: str, valid: dict[str, Parts], tmp_path: Path) -> None:
 ALLOWED: dict[str, tuple[str, Change]] = {
     "as many layers as llama.cpp takes": ("llama", key("llama.block_count", u32(512))),
     "heads for each layer": ("llama", key("llama.attention.head_count", numbers(4, [2]))),
+    "layers of different heads where they may differ": (
+        "llama-deep",
+        lambda p: rename(set_key(p, "llama.attention.head_count_kv", numbers(5, [1, 2])), "openelm"),
+    ),
     "a context of ten million tokens": ("llama", key("llama.context_length", u32(10_485_760))),
     "an attention window of nothing": ("phi3", key("phi3.attention.sliding_window", u32(0))),
     "part of the heads rotated": ("phi3", key("phi3.rope.dimension_count", u32(8))),
