@@ -28,9 +28,9 @@ import numpy as np
 import peft
 import torch
 import transformers as hf
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from make_oracle import CONVERT, byte_pairs
 
-VOCABULARY, TOKENS = 320, 24
+VOCABULARY, TOKENS = 512, 12
 SHAPE = {
     "vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64,
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
@@ -56,16 +56,6 @@ ADAPTERS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-ends": ("llama", {"r": 3, "lora_alpha": 6, "target_modules": ["embed_tokens", "lm_head", "q_proj"]}),
     "qwen3-rslora": ("qwen3", {"r": 4, "lora_alpha": 8, "target_modules": LINEAR, "use_rslora": True}),
 }
-CONVERT = """
-import runpy, sys
-sys.path[:0] = [{src!r}, {src!r} + "/gguf-py"]
-sys.argv = ["convert_hf_to_gguf.py", {folder!r}, "--outfile", {out!r}, "--outtype", "f16"]
-import conversion.base as base
-for kind in vars(base).values():  # the converter knows real tokenizers by a hash; this one is ours
-    if isinstance(kind, type) and hasattr(kind, "get_vocab_base_pre"):
-        kind.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"
-runpy.run_path({src!r} + "/convert_hf_to_gguf.py", run_name="__main__")
-"""
 
 
 def main() -> int:
@@ -94,27 +84,10 @@ def make_model(name: str, folder: Path, out: Path, src: Path) -> None:
             norm = parameter.ndim == 1
             parameter.copy_(torch.randn_like(parameter) * (0.1 if norm else 0.2) + norm)
     model.to(torch.float16).save_pretrained(folder)
-    write_tokenizer(folder)
+    byte_pairs(folder)
     out.parent.mkdir(parents=True, exist_ok=True)
-    program = CONVERT.format(src=str(src), folder=str(folder), out=str(out.resolve()))
+    program = CONVERT.format(src=str(src), folder=str(folder), out=str(out.resolve()), options=["--outtype", "f16"])
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
-
-
-def write_tokenizer(folder: Path) -> None:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([__doc__ or ""], trainer)
-    fast = hf.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<|endoftext|>", eos_token="<|im_end|>", pad_token="<|endoftext|>"
-    )
-    fast.save_pretrained(folder)
 
 
 def make_adapter(model: Path, settings: dict[str, Any], out: Path, src: Path) -> None:

@@ -265,6 +265,8 @@ def test_mistakes_are_named(registry: Registry, tmp_path: Path) -> None:
         exported(registry, "gguf", out, "nobody")
     with pytest.raises(AdapterMismatchError, match=r"made for llama .*not for this qwen3"):
         exported(registry, "gguf", out, model=str(GOLDEN / "qwen3.gguf"))
+    with pytest.raises(AdapterMismatchError, match=r"k_proj .*\(32, 32\), but .* \(16, 32\)"):
+        exported(registry, "mlx", out, str(GOLDEN / "qwen3-rslora"), model=str(LLAMA))
     with pytest.raises(StorageError, match="cannot be written"):
         exported(registry, "gguf", LLAMA / "x")
     assert not out.exists()
