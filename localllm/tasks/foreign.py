@@ -62,7 +62,7 @@ def read_foreign(registry: Registry, path: Path, model: ModelRef, base: GGUFFile
     elif kind == "localllm":
         adapter, made_for = read_folder(path), _base_hash(path / MANIFEST)
     else:
-        adapter, notes = mlx_lm.read(path, base) if kind == "mlx-lm" else peft.read(path, base)
+        adapter, notes = mlx_lm.read(path) if kind == "mlx-lm" else peft.read(path, base)
     check_fit(adapter, base)
     if isinstance(made_for, str) and made_for != (actual := registry.sha256(model.path)):
         notes.append(

@@ -151,18 +151,38 @@ def write_folder(folder: Path, adapter: Adapter) -> None:
 def read_folder(folder: Path) -> Adapter:
     """Read a folder that `write_folder` wrote. Raises AdapterError when a file is missing or does not fit."""
     path = folder / CONFIG
-    try:
-        parameters = json.loads(path.read_text("utf-8"))["lora_parameters"]
-        given = {"dropout": 0.0, **parameters}
-        rank, scale, dropout = (json_number(path, key, given[key]) for key in ("rank", "scale", "dropout"))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise AdapterError(f"{folder} does not hold an adapter made by localllm: {error}.") from error
+    parameters = read_config(path).get("lora_parameters")
+    if not isinstance(parameters, dict):
+        raise AdapterError(f"{path} does not say the rank and scale of an adapter.")
+    given = {"rank": None, "scale": None, "dropout": 0.0, **parameters}
+    rank, scale, dropout = (json_number(path, key, given[key]) for key in ("rank", "scale", "dropout"))
     return from_tensors(read_tensors(folder / WEIGHTS), int(rank), scale * int(rank), dropout)
 
 
 def module_keys(paths: Iterable[str]) -> list[str]:
     """The keys of mlx-lm's configuration: a module's path within its layer, or from the top where it is in none."""
     return sorted({path.split(".", 3)[3] if path.startswith("model.layers.") else path for path in paths})
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A configuration file. Raises AdapterError, in one sentence, unless it is a JSON object."""
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise AdapterError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"{path} is not JSON ({error}).") from error
+    if not isinstance(config, dict):
+        raise AdapterError(f"{path} is not a JSON object.")
+    return config
+
+
+def text_module(name: str) -> str:
+    """A module's path without the part for the text model within one that also sees, as programs have it there."""
+    for prefix in ("model.language_model.", "language_model.model."):
+        if name.startswith(prefix):
+            return f"model.{name.removeprefix(prefix)}"
+    return name.removeprefix("language_model.")
 
 
 def json_number(path: Path, key: str, value: object) -> float:

@@ -11,14 +11,22 @@ scale * alpha / rank; which version trained an adapter is not written in it.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from localllm.errors import AdapterError
-from localllm.weights.adapter import CONFIG, WEIGHTS, Adapter, from_scaled, json_number, padded, paired, write_folder
-from localllm.weights.gguf import GGUFFile
-from localllm.weights.names import modules
+from localllm.weights.adapter import (
+    CONFIG,
+    WEIGHTS,
+    Adapter,
+    from_scaled,
+    json_number,
+    padded,
+    paired,
+    read_config,
+    text_module,
+    write_folder,
+)
 from localllm.weights.safetensors import Matrix, read_tensors
 
 DEFAULT_SCALE = 20.0
@@ -29,7 +37,7 @@ _REFUSED = {
 }
 
 
-def read(folder: Path, base: GGUFFile) -> tuple[Adapter, list[str]]:
+def read(folder: Path) -> tuple[Adapter, list[str]]:
     """The adapter in a folder of mlx-lm, and what had to be assumed, in sentences.
 
     Raises AdapterError, in one sentence, for what is not a LoRA, is damaged, or is in the oldest layout (.npz). Whether
@@ -37,11 +45,7 @@ def read(folder: Path, base: GGUFFile) -> tuple[Adapter, list[str]]:
     """
     parameters = _parameters(folder)
     scale, notes = _scale(folder, parameters)
-    known = modules(base)
-    layers: dict[str, tuple[Matrix, Matrix, float]] = {}
-    for name, (a, b) in _pairs(folder).items():
-        bare = name.removeprefix("language_model.")  # mlx-vlm and multimodal classes have the text model inside
-        layers[bare if name not in known else name] = (_stack(a, b), b, scale)
+    layers = {text_module(name): (_stack(a, b), b, scale) for name, (a, b) in _pairs(folder).items()}
     return from_scaled(layers, _number(folder, parameters, "dropout", 0.0)), notes
 
 
@@ -55,12 +59,8 @@ def _parameters(folder: Path) -> dict[str, Any]:
     if not (folder / WEIGHTS).is_file() and (folder / "adapters.npz").is_file():
         message = f"{folder} holds adapters.npz, a layout that does not say how strong the adapter is."
         raise AdapterError(message, "Train or save it again with a newer mlx-lm.")
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise AdapterError(f"{path} cannot be read: {error}.") from error
-    kind = config.get("fine_tune_type", "lora") if isinstance(config, dict) else None
-    if kind != "lora":
+    config = read_config(path)
+    if (kind := config.get("fine_tune_type", "lora")) != "lora":
         raise AdapterError(f"{folder} is {_REFUSED.get(str(kind), f'no LoRA, but of the kind {kind!r}')}.")
     parameters = config.get("lora_parameters")
     if not isinstance(parameters, dict):

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from localllm.errors import AdapterError, AdapterMismatchError
-from localllm.weights.adapter import Adapter, from_scaled, rescaled
+from localllm.weights.adapter import Adapter, from_scaled, rescaled, text_module
 from localllm.weights.architectures import architecture_of
 from localllm.weights.gguf import GGUFFile
 from localllm.weights.names import EMBEDDING, OUTPUT, Slot, modules
@@ -95,7 +95,7 @@ def _pairs(folder: Path, slots: dict[str, Slot], config: Config) -> dict[str, tu
     """Module -> A and B as PEFT has them: (rank, in) and (out, rank)."""
     halves: defaultdict[str, dict[str, Matrix]] = defaultdict(dict)
     for name, value in read_tensors(folder / WEIGHTS).items():
-        bare = name.removeprefix(PREFIX)
+        bare = text_module(name.removeprefix(PREFIX))
         if bare.endswith(".base_layer.weight"):
             _check_base_layer(bare, value, slots)
         elif found := _NAME.fullmatch(bare):

@@ -15,6 +15,7 @@ from typing import Any
 
 from localllm.errors import AdapterError
 from localllm.weights.adapter import Adapter, json_number
+from localllm.weights.adapter import read_config as read_json
 from localllm.weights.names import EMBEDDING, OUTPUT, Slot
 
 CONFIG = "adapter_config.json"
@@ -59,12 +60,8 @@ class Config:
 
 def read_config(path: Path) -> Config:
     """Raises AdapterError, in one sentence with the reason, for what is not a plain LoRA."""
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise AdapterError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        kind = config.get("peft_type") if isinstance(config, dict) else None
+    config = read_json(path)
+    if (kind := config.get("peft_type")) != "LORA":
         raise AdapterError(f"{path} is for the method {kind}; only LORA can be used.")
     _refuse(path, config)
     alphas = config.get("alpha_pattern") or {}

@@ -98,8 +98,9 @@ def _check_places(path: Path, entries: list[_Entry], size: int) -> None:
 
 
 def _values(content: bytes, start: int, entry: _Entry) -> Matrix:
-    raw = content[start + entry.start : start + entry.end]
+    def numbers(kind: str) -> NDArray[Any]:
+        return np.frombuffer(content, kind, math.prod(entry.shape), start + entry.start).reshape(entry.shape)
+
     if entry.dtype == "BF16":  # the upper half of a float32
-        return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(entry.shape)
-    kind = "<f4" if entry.dtype == "F32" else "<f2"
-    return np.frombuffer(raw, kind).astype(np.float32).reshape(entry.shape)
+        return (numbers("<u2").astype(np.uint32) << 16).view(np.float32)
+    return numbers("<f4" if entry.dtype == "F32" else "<f2").astype(np.float32)

@@ -54,7 +54,7 @@ def test_the_folder_keeps_every_kind_of_layer(tmp_path: Path) -> None:
     assert config["lora_parameters"]["keys"] == [
         "mlp.down_proj", "mlp.switch_mlp.up_proj", "model.embed_tokens", "self_attn.q_proj",
     ]  # fmt: skip
-    with pytest.raises(AdapterError, match="does not hold an adapter"):
+    with pytest.raises(AdapterError, match=r"adapter_config\.json cannot be read: No such file"):
         read_folder(tmp_path / "nothing")
 
 
@@ -126,13 +126,17 @@ def test_values_that_are_not_finite_and_nothing_at_all_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"lora_parameters": 1}', '{"lora_parameters": {"rank": 4, "scale": "1"}}', "[" * 10_000]
-)
+    "text",
+    [
+        "", "[]", "{}", "[" * 10_000, '{"lora_parameters": 1}', '{"lora_parameters": {"rank": 4}}',
+        '{"lora_parameters": {"rank": 4, "scale": "1"}}',
+    ],
+)  # fmt: skip
 def test_a_damaged_configuration_is_one_clear_sentence(tmp_path: Path, text: str) -> None:
     write_folder(tmp_path, mixed())
     (tmp_path / CONFIG).write_text(text)
     with pytest.raises(
-        AdapterError, match=r"does not hold an adapter|has 1 as its scale, which is not a finite number"
+        AdapterError, match=r"is not JSON|is not a JSON object|does not say the rank|has (1|None) as its scale"
     ):
         read_folder(tmp_path)
     huge = {"rank": 4, "scale": 1.0, "dropout": 10**400}

@@ -49,7 +49,7 @@ def test_the_strength_is_mlx_lm_s(
     file = base(tmp_path / "base.gguf")
     where = folder(tmp_path / "a", {**top, "lora_parameters": parameters})
     (where / "0000100_adapters.safetensors").write_bytes(b"a checkpoint, which is not read")
-    adapter, notes = mlx_lm.read(where, file)
+    adapter, notes = mlx_lm.read(where)
     assert (adapter.rank, adapter.scale, adapter.dropout) == (4, scale, parameters.get("dropout", 0.0))
     assert [note in n for n in notes] == ([True] if note else [])
     assert set(check_fit(adapter, file)) == set(SHAPES)
@@ -69,7 +69,7 @@ def test_the_strength_is_mlx_lm_s(
         ),
         ({"fine_tune_type": "x"}, {}, "of the kind 'x'"),
         ({}, {}, "no lora_parameters"),
-        ([], {}, "no LoRA"),
+        ([], {}, "is not a JSON object"),
         ({"lora_parameters": {"scale": "10"}}, {}, "has 10 as its scale, which is not a finite number"),
         ({"lora_parameters": {"scale": float("nan")}}, {}, "not a finite number"),
         ({"lora_parameters": {"scale": 10**400}}, {}, "not a finite number"),
@@ -81,7 +81,7 @@ def test_what_is_no_lora_is_refused_with_the_reason(
     tmp_path: Path, config: dict[str, Any], extra: dict[str, np.ndarray], problem: str
 ) -> None:
     with pytest.raises(AdapterError, match=problem):
-        mlx_lm.read(folder(tmp_path / "a", config, extra), base(tmp_path / "base.gguf"))
+        mlx_lm.read(folder(tmp_path / "a", config, extra))
 
 
 def test_the_oldest_layout_is_refused_by_name_and_never_opened(tmp_path: Path) -> None:
@@ -89,11 +89,11 @@ def test_the_oldest_layout_is_refused_by_name_and_never_opened(tmp_path: Path) -
     (where / WEIGHTS).unlink()
     (where / "adapters.npz").write_bytes(b"not even a zip")
     with pytest.raises(AdapterError, match=r"holds adapters\.npz"):
-        mlx_lm.read(where, base(tmp_path / "base.gguf"))
+        mlx_lm.read(where)
     (where / CONFIG).write_text("{")
     (where / WEIGHTS).touch()
-    with pytest.raises(AdapterError, match="cannot be read"):
-        mlx_lm.read(where, base(tmp_path / "base.gguf"))
+    with pytest.raises(AdapterError, match="is not JSON"):
+        mlx_lm.read(where)
 
 
 def test_experts_of_both_layouts_and_a_prefix(tmp_path: Path) -> None:
@@ -105,17 +105,16 @@ def test_experts_of_both_layouts_and_a_prefix(tmp_path: Path) -> None:
         where.mkdir()
         save_file({f"language_model.{UP}.lora_a": stack, f"language_model.{UP}.lora_b": b}, where / WEIGHTS)
         (where / CONFIG).write_text(json.dumps(config))
-        adapter, _ = mlx_lm.read(where, file)
+        adapter, _ = mlx_lm.read(where)
         check_fit(adapter, file)
         assert np.array_equal(adapter.layers[UP][0], a)
 
 
 def test_written_folders_have_one_rank_and_come_back(tmp_path: Path) -> None:
-    file = base(tmp_path / "base.gguf", "qwen3moe")
     layers = {Q: (*pair((32, 32), 4, 0), 2.0), UP: (*pair((3, 48, 32), 2, 1), 2.0)}
     adapter = from_scaled({**layers, "model.embed_tokens": (*pair((40, 32), 1, 2, embedding=True), 2.0)})
     mlx_lm.write(tmp_path, adapter)
-    again, notes = mlx_lm.read(tmp_path, file)
+    again, notes = mlx_lm.read(tmp_path)
     assert notes == []
     assert again.scale == 2.0
     for path, (a, b) in adapter.layers.items():
@@ -132,7 +131,7 @@ def test_a_real_folder_with_null_metadata(tmp_path: Path) -> None:
     shutil.copytree(shared() / "lora/mlx-qwen2.5-0.5b-instruct", where)
     assert b'"__metadata__":null' in (where / WEIGHTS).read_bytes()[:60]
     file = base(tmp_path / "base.gguf", "qwen2")
-    adapter, (note,) = mlx_lm.read(where, file)
+    adapter, (note,) = mlx_lm.read(where)
     assert "scale 10 counts" in note
     assert (adapter.rank, adapter.scale, len(adapter.layers)) == (8, 10.0, 8)
     assert adapter.layers["model.layers.20.self_attn.v_proj"][1].shape == (8, 128)

@@ -182,6 +182,19 @@ def test_tensors_that_do_not_belong_are_named(tmp_path: Path, names: list[str], 
         peft.read(folder(tmp_path / "a", {}, tensors), base(tmp_path / "base.gguf"))
 
 
+@pytest.mark.parametrize("inside", ["model.language_model.layers", "language_model.model.layers"])
+def test_the_text_model_of_one_that_sees_is_found_inside_it(tmp_path: Path, inside: str) -> None:
+    file = base(tmp_path / "base.gguf", "gemma3")
+    a, b = pair((32, 32), 4, 0)
+    name = f"{peft.PREFIX}{inside}.0.self_attn.q_proj.lora_"
+    tensors = {f"{name}A.weight": a.T.copy(), f"{name}B.weight": b.T.copy()}
+    adapter, _ = peft.read(folder(tmp_path / "a", {}, tensors), file)
+    assert list(adapter.layers) == [Q]
+    tower = {name.replace(inside, "model.vision_tower.layers"): value for name, value in tensors.items()}
+    with pytest.raises(AdapterMismatchError, match=r"changes model\.vision_tower\.layers"):
+        peft.read(folder(tmp_path / "a", {}, tensors | tower), file)
+
+
 def test_experts_are_stacked_when_all_are_there(tmp_path: Path) -> None:
     file = base(tmp_path / "base.gguf", "qwen3moe")
     rng, tensors, expected = np.random.default_rng(0), {}, []
