@@ -16,6 +16,8 @@ class Message:
 
     role: Role
     content: str
+    extra: str = ""
+    """A JSON object of what else the turn holds for the chat template: tool_calls, tool_call_id, name, reasoning."""
 
 
 @dataclass(frozen=True)
@@ -129,3 +131,9 @@ class Conversation:
     messages: tuple[Message, ...]
     text: str | None
     line: int
+    tools: str = ""
+    """A JSON list of the functions that the assistant may call, or nothing."""
+    format: str = ""
+    """The format that the row was written in, as it is said to a person."""
+    continues: bool = False
+    """The text goes on in the next row: nothing ends it here."""

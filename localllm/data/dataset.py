@@ -1,37 +1,93 @@
-"""Training rows: JSON Lines, or one JSON array, in the usual formats; errors say the line and what was expected.
+"""Training rows: a file or a dataset folder in the usual formats; every bad row is found, with its line and why.
 
-{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}
-{"prompt": "…", "completion": "…"}
-{"instruction": "…", "input": "… (may be empty)", "output": "…"}
-{"text": "…"}
+`data.sources` says which files, `data.formats` which rows are understood.
 """
 
 from __future__ import annotations
 
-import json
 import random
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Literal
 
+from localllm.data.folders import find_splits
+from localllm.data.formats import read_row
+from localllm.data.sources import EXPECTED, RawRow, read_source
+from localllm.data.turns import BadRowError
 from localllm.errors import DataError
-from localllm.types import Conversation, Message, Role
+from localllm.types import Conversation
 
-_Bad = Callable[[str], DataError]
-_BETWEEN = re.compile(r"[\s,]*")
-ROLES = ("system", "user", "assistant", "tool")
-EXPECTED = 'A row is {"messages": […]}, {"prompt", "completion"}, {"instruction", "input", "output"} or {"text"}.'
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be used, and why."""
+
+    line: int
+    problem: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Everything that was found in a dataset."""
+
+    path: Path
+    kind: str
+    """Of file: JSON Lines, CSV and so on."""
+    unit: Literal["line", "row"]
+    """What the numbers of rows count: lines of the file, or rows where there are none or several files."""
+    rows: tuple[Conversation, ...]
+    bad: tuple[BadRow, ...]
+    formats: tuple[tuple[str, int], ...]
+    """Formats of the rows that were read, each with how many are in it, the commonest first."""
+
+    @property
+    def differing(self) -> tuple[int, ...]:
+        """Lines of the rows that are not in the commonest format."""
+        return tuple(row.line for row in self.rows if row.format != self.formats[0][0])
+
+
+def scan_dataset(path: Path, files: Sequence[Path] | None = None) -> Dataset:
+    """Every row of a dataset, good and bad; a folder's training files unless `files` are given.
+
+    Raises DataError for a file that cannot be read as a whole, or that holds no row at all.
+    """
+    files = find_splits(path).train if files is None else files
+    sources = [(file, read_source(file)) for file in files]
+    whole = len(files) == 1
+    rows: list[Conversation] = []
+    bad: list[BadRow] = []
+    number = 0
+    for file, source in sources:
+        for raw in source.rows:
+            number += 1
+            where = "" if whole else f"{file.name}, {source.unit} {raw.line}: "
+            _read(raw, raw.line if whole else number, where, rows, bad)
+    if not rows and not bad:
+        raise DataError("there are no rows.", EXPECTED, path=path)
+    unit: Literal["line", "row"] = sources[0][1].unit if whole else "row"
+    counted = Counter(row.format for row in rows).most_common()
+    return Dataset(path, sources[0][1].kind, unit, tuple(rows), tuple(bad), tuple(counted))
 
 
 def read_dataset(path: Path) -> list[Conversation]:
-    """Every row of a .jsonl file or of a .json array. Raises DataError with the line at the first bad row."""
-    text = _read_text(path)
-    rows = _array_rows(path, text) if text.lstrip().startswith("[") else _line_rows(path, text)
-    conversations = [_conversation(path, line, row) for line, row in rows]
-    if not conversations:
-        raise DataError("there are no rows.", EXPECTED, path=path)
-    return conversations
+    """Every row of a dataset. Raises DataError when one is bad: the first, how many there are, and their lines."""
+    return usable(scan_dataset(path))
+
+
+def usable(dataset: Dataset) -> list[Conversation]:
+    """The rows. Raises DataError when one is bad."""
+    if not dataset.bad:
+        return list(dataset.rows)
+    first, unit = dataset.bad[0], dataset.unit
+    count, more = len(dataset.bad), listed([bad.line for bad in dataset.bad])
+    others = f" {count} rows are bad ({unit}s {more}); `localllm data check` says why." if count > 1 else ""
+    if unit == "row":
+        raise DataError(f"row {first.line}: {first.problem}{others}", EXPECTED, path=dataset.path)
+    raise DataError(f"{first.problem}{others}", EXPECTED, path=dataset.path, line=first.line)
 
 
 def split(rows: Sequence[Conversation], seed: int, share: float = 0.1) -> tuple[list[Conversation], list[Conversation]]:
@@ -48,106 +104,20 @@ def split(rows: Sequence[Conversation], seed: int, share: float = 0.1) -> tuple[
 
 
 def format_of(row: Conversation) -> str:
-    """What is said of a dataset by its first row: "text" or "conversations"."""
-    return "conversations" if row.text is None else "text"
+    """What is said of a row: the format that it was written in."""
+    return row.format or ("conversations" if row.text is None else "text")
 
 
-def _read_text(path: Path) -> str:
+def listed(lines: Sequence[int], most: int = _SHOWN) -> str:
+    """Line numbers as they are said: the first few, and a sign that there are more."""
+    return ", ".join(map(str, lines[:most])) + (" …" if len(lines) > most else "")
+
+
+def _read(raw: RawRow, line: int, where: str, rows: list[Conversation], bad: list[BadRow]) -> None:
+    if raw.problem:
+        bad.append(BadRow(line, where + raw.problem))
+        return
     try:
-        text = path.read_text("utf-8-sig")
-    except FileNotFoundError:
-        raise DataError("there is no such file.", "Check the path.", path=path) from None
-    except IsADirectoryError:
-        raise DataError("this is a folder.", "Give one .jsonl file.", path=path) from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise DataError("not UTF-8 text.", "Save the file as UTF-8.", path=path, line=line) from None
-    except OSError as error:
-        raise DataError(f"it cannot be read: {error.strerror}.", path=path) from error
-    if not text.strip():
-        raise DataError("the file is empty.", EXPECTED, path=path)
-    return text
-
-
-def _line_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    # split("\n"), not splitlines(): JSON strings may hold U+2028 and the like
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError) as error:
-                reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-                raise DataError(
-                    f"not JSON ({reason}).", f"Each line holds one row. {EXPECTED}", path=path, line=number
-                ) from None
-
-
-def _array_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    """Elements of a JSON array, each with the line that it begins on."""
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError) as error:
-        reason, at = (error.msg, error.lineno) if isinstance(error, json.JSONDecodeError) else (str(error), 1)
-        raise DataError(f"not a JSON array of rows ({reason}).", EXPECTED, path=path, line=at) from None
-    decoder, position, line, counted = json.JSONDecoder(), text.index("[") + 1, 1, 0
-    while True:
-        gap = _BETWEEN.match(text, position)
-        position = gap.end() if gap else position
-        if text[position] == "]":
-            return
-        line, counted = line + text.count("\n", counted, position), position
-        row, position = decoder.raw_decode(text, position)
-        yield line, row
-
-
-def _conversation(path: Path, line: int, row: Any) -> Conversation:
-    def bad(problem: str) -> DataError:
-        return DataError(problem, EXPECTED, path=path, line=line)
-
-    if not isinstance(row, dict):
-        raise bad(f"expected an object, found {_kind(row)}.")
-    if "messages" in row:
-        return Conversation(_messages(row["messages"], bad), None, line)
-    for keys in (("prompt", "completion"), ("instruction", "output")):
-        if any(key in row for key in keys):
-            first, last = (_string(row, key, bad) for key in keys)
-            if row.get("input"):
-                first = f"{first}\n\n{_string(row, 'input', bad)}"
-            if not last.strip():
-                raise bad(f'"{keys[1]}" is empty: there is nothing to learn.')
-            return Conversation((Message("user", first), Message("assistant", last)), None, line)
-    if "text" in row:
-        text = _string(row, "text", bad)
-        if not text.strip():
-            raise bad('"text" is empty.')
-        return Conversation((), text, line)
-    found = ", ".join(json.dumps(str(key)) for key in list(row)[:5]) or "no keys"
-    raise bad(f"expected messages, prompt and completion, instruction and output, or text; found {found}.")
-
-
-def _messages(value: Any, bad: _Bad) -> tuple[Message, ...]:
-    if not isinstance(value, list) or not value:
-        raise bad(f'"messages" must be a list of turns, found {_kind(value)}.')
-    messages = []
-    for number, turn in enumerate(value, start=1):
-        if not isinstance(turn, dict) or turn.get("role") not in ROLES:
-            raise bad(f'message {number} needs a "role" ({", ".join(ROLES)}).')
-        if not isinstance(turn.get("content"), str):
-            raise bad(f'message {number} needs a "content" that is text, found {_kind(turn.get("content"))}.')
-        messages.append(Message(cast(Role, turn["role"]), turn["content"]))
-    if not any(m.role == "assistant" and m.content.strip() for m in messages):
-        raise bad("no turn of the assistant has any text: there is nothing to learn.")
-    return tuple(messages)
-
-
-def _string(row: dict[str, Any], key: str, bad: _Bad) -> str:
-    if key not in row:
-        raise bad(f'"{key}" is missing.')
-    if not isinstance(row[key], str):
-        raise bad(f'"{key}" must be text, found {_kind(row[key])}.')
-    return str(row[key])
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "nothing"}
-    return names.get(type(value), "a number")
+        rows += read_row(raw.value, line)
+    except BadRowError as error:
+        bad.append(BadRow(line, where + str(error)))

@@ -82,8 +82,13 @@ class Engine(Protocol):
 
     def detokenize(self, tokens: Sequence[int]) -> str: ...
 
-    def encode_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
-        """Token ids of a conversation through the model's chat template. Raises TemplateError."""
+    def encode_chat(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = True, tools: str = ""
+    ) -> list[int]:
+        """Token ids of a conversation through the model's chat template; `tools` is a JSON list of functions.
+
+        Raises TemplateError.
+        """
         ...
 
     def set_adapters(self, adapters: Sequence[tuple[Path, float]]) -> None:

@@ -44,7 +44,9 @@ class FakeEngine:
     def detokenize(self, tokens: Sequence[int]) -> str:
         return "".join(chr(t) for t in tokens)
 
-    def encode_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
+    def encode_chat(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = True, tools: str = ""
+    ) -> list[int]:
         text = "".join(f"<{m.role}>{m.content}" for m in messages)
         return self.tokenize(text + ("<assistant>" if add_generation_prompt else ""))
 

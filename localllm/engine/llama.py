@@ -131,13 +131,15 @@ class LlamaEngine:
     def detokenize(self, tokens: Sequence[int]) -> str:
         return self.vocab.detokenize(tokens)
 
-    def encode_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
+    def encode_chat(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = True, tools: str = ""
+    ) -> list[int]:
         if self._template_source is None:
             raise no_template(self._file.path)
         if self._template is None:
             bos, eos = self.vocab.text_of(self.vocab.bos), self.vocab.text_of(self.vocab.eos)
             self._template = ChatTemplate(self._template_source, bos, eos)
-        rendered = self._template.render(messages, add_generation_prompt=add_generation_prompt)
+        rendered = self._template.render(messages, add_generation_prompt=add_generation_prompt, tools=tools)
         return self.vocab.tokenize_chat(rendered)
 
     # Requests

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,15 +67,19 @@ class ChatTemplate:
         except (jinja2.TemplateError, RecursionError, ValueError, OverflowError) as e:
             raise TemplateError(f"The model's chat template does not compile ({e}).", _USE_NAMED) from e
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
-        """The conversation as text, control tokens written out. Raises TemplateError, also for a runaway template."""
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True, tools: str = "") -> str:
+        """The conversation as text, control tokens written out; `tools` is a JSON list of functions.
+
+        Raises TemplateError, also for a runaway template.
+        """
         import jinja2
 
         from localllm.engine.sandbox import BoundError
 
-        turns = [{"role": m.role, "content": m.content} for m in messages]
+        turns = [{"role": m.role, "content": m.content, **(json.loads(m.extra) if m.extra else {})} for m in messages]
+        values = {**self._values, "messages": turns, "add_generation_prompt": add_generation_prompt}
         try:
-            return self._run({**self._values, "messages": turns, "add_generation_prompt": add_generation_prompt})
+            return self._run(values | ({"tools": json.loads(tools)} if tools else {}))
         except (BoundError, RecursionError, MemoryError) as e:
             raise TemplateError(f"The chat template was stopped: {e or type(e).__name__}.", _USE_NAMED) from e
         except jinja2.TemplateError as e:

@@ -97,7 +97,7 @@ def test_an_adapter_for_other_bytes_is_refused(taught_home: Home, stories: Path)
             '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n{"a": \n',
             ["line 2"],
         ),
-        ('{"question": "a", "answer": "b"}\n', ["line 1", "messages"]),
+        ('{"quest": "a", "reply": "b"}\n', ["line 1", "messages"]),
         ('{"messages": [{"role": "user", "content": "a"}]}\n', ["line 1", "assistant"]),
     ],
 )

@@ -47,7 +47,8 @@ def test_reads_a_json_array_with_the_lines_of_its_rows(tmp_path: Path) -> None:
         ("{oops}", "line 2: not JSON"),
         ("[1]", "line 2: expected an object, found a list"),
         ("{}", "line 2: expected messages, .* found no keys"),
-        ('{"question": "x"}', 'found "question"'),
+        ('{"quest": "x"}', 'found "quest"'),
+        ('{"question": "x"}', '"answer" is missing'),
         ('{"prompt": "x"}', '"completion" is missing'),
         ('{"prompt": "x", "completion": 3}', '"completion" must be text, found a number'),
         ('{"prompt": "x", "completion": " "}', "nothing to learn"),
@@ -71,7 +72,7 @@ def test_a_bad_row_is_named_by_its_line(tmp_path: Path, row: str, problem: str) 
         (b"", "is empty"),
         (b" \n\n", "is empty"),
         (b"[]", "no rows"),
-        (b"[\n{},", "line 2: not a JSON array"),
+        (b'[\n{"text": "a"},', "line 2: not a JSON array"),
         (b'{"text": "\xff"}', "line 1: not UTF-8"),
         (b"[" * 100_000, "not a JSON array"),
     ],
@@ -83,8 +84,9 @@ def test_a_bad_file_is_one_sentence(tmp_path: Path, content: bytes, problem: str
         read_dataset(path)
     with pytest.raises(DataError, match="no such file"):
         read_dataset(tmp_path / "none.jsonl")
-    with pytest.raises(DataError, match="folder"):
-        read_dataset(tmp_path)
+    with pytest.raises(DataError, match="holds no data files"):
+        (tmp_path / "empty").mkdir()
+        read_dataset(tmp_path / "empty")
 
 
 def test_the_split_is_decided_by_the_seed(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_teaches_verifies_and_publishes(tmp_path: Path, registry: Registry) -> N
     events = list(finetune(registry, request(tmp_path, model, epochs=16, test=rows(tmp_path))))
     started, done = events[0], events[-1]
     assert isinstance(started, Started)
-    assert (started.rows, started.held_out, started.format) == (22, 2, "conversations")
+    assert (started.rows, started.held_out, started.format) == (22, 2, "prompt/completion")
     assert len([e for e in events if isinstance(e, Step)]) == started.steps == 16 * 6
     assert isinstance(done, Done)
     assert (done.exact_before, done.tested) == (0.0, 24)
