@@ -165,10 +165,19 @@ class _Model(_Checker):
         self.per_layer("feed_forward_length", n_layers)
         for key in asserted.POSITIVE.get(self.file.architecture, ()):
             self.integer(key, 1, (1 << 31) - 1)
-        self.integer("attention.sliding_window", 0, 1 << 24)
+        if self.integer("attention.sliding_window", 0, 1 << 24, default=1):
+            self._check_window_pattern(n_layers)
         self._check_heads(n_layers, width)
         self._check_experts(n_layers)
         self._check_floats()
+
+    def _check_window_pattern(self, n_layers: int) -> None:
+        """A model with a window has to use it in some layer (GGML_ASSERT(hparams.is_swa_any()))."""
+        name = f"{self.file.architecture}.attention.sliding_window_pattern"
+        pattern = self.metadata.get(name, 0)
+        windowed = any(pattern[:n_layers]) if isinstance(pattern, array) else pattern != 1
+        if not windowed:
+            raise self.fail(f"is damaged: {name} leaves no layer to the window")
 
     def _check_heads(self, n_layers: int, width: int) -> None:
         architecture = self.file.architecture

@@ -118,6 +118,12 @@ HYPERPARAMETERS = {
     "NaN epsilon": ("llama", key("llama.attention.layer_norm_rms_epsilon", f32(float("nan"))), "epsilon is nan"),
     "negative epsilon": ("llama", key("llama.attention.layer_norm_rms_epsilon", f32(-1.0)), "epsilon is -1"),
     "huge window": ("gemma2", key("gemma2.attention.sliding_window", u32((1 << 31) - 1)), "sliding_window"),
+    "a window for no layer": (
+        "gemma3",
+        key("gemma3.attention.sliding_window_pattern", numbers(7, [False, True])),
+        "no layer to the window",
+    ),
+    "every layer without a window": ("gemma3", key("gemma3.attention.sliding_window_pattern", u32(1)), "no layer to"),
     "too many experts": ("qwen3moe", key("qwen3moe.expert_count", u32(1025)), "expert_count is 1025"),
     "experts of none": ("qwen3moe", key("qwen3moe.expert_count", None), "expert_used_count is 1 of 0"),
     "none of the experts": ("qwen3moe", key("qwen3moe.expert_used_count", u32(0)), "expert_used_count is 0 of 2"),
@@ -259,6 +265,15 @@ ALLOWED: dict[str, tuple[str, Change]] = {
     ),
     "a context of ten million tokens": ("llama", key("llama.context_length", u32(10_485_760))),
     "an attention window of nothing": ("phi3", key("phi3.attention.sliding_window", u32(0))),
+    "a window in every sixth layer": ("gemma3", key("gemma3.attention.sliding_window_pattern", u32(6))),
+    "a pattern without a window": (
+        "phi3",
+        lambda p: set_key(
+            set_key(p, "phi3.attention.sliding_window", u32(0)),
+            "phi3.attention.sliding_window_pattern",
+            numbers(7, [False]),
+        ),
+    ),
     "part of the heads rotated": ("phi3", key("phi3.rope.dimension_count", u32(8))),
     "no heads between other layers": (
         "llama",
