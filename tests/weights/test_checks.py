@@ -175,11 +175,7 @@ VOCABULARIES = {
         vocabulary(lambda words: words.extend([b"", b"[EMPTY_262]"])),
         r"has '\[EMPTY_262\]' twice",
     ),
-    "a byte token of a negative number": (
-        "llama",
-        vocabulary(lambda words: words.__setitem__(3, b"<0x-1>")),
-        "byte token '<0x-1>'",
-    ),
+    "a byte token that is negative": ("llama", vocabulary(lambda w: w.__setitem__(3, b"<0x-1>")), "token '<0x-1>'"),
     "a byte token that is too short": (
         "llama",
         vocabulary(lambda words: words.__setitem__(3, b"<0")),
