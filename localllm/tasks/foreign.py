@@ -38,6 +38,8 @@ class Found:
     """Name of each file that was read -> SHA-256."""
     notes: tuple[str, ...]
     """What had to be assumed, in sentences."""
+    gguf: Path | None = None
+    """The file itself, of a GGUF LoRA."""
 
     @property
     def source(self) -> dict[str, Any]:
@@ -68,7 +70,8 @@ def read_foreign(registry: Registry, path: Path, model: ModelRef, base: GGUFFile
         notes.append(
             f"It was made for other bytes than those of {model.name} (content hash {made_for[:12]}, not {actual[:12]})."
         )
-    return Found(adapter, kind, {file.name: registry.sha256(file) for file in files}, tuple(notes))
+    hashes = {file.name: registry.sha256(file) for file in files}
+    return Found(adapter, kind, hashes, tuple(notes), files[0] if kind == "gguf" else None)
 
 
 def require_attachable(adapter: Adapter, base: GGUFFile, what: str, model: str) -> None:

@@ -60,7 +60,7 @@ def _parameters(folder: Path) -> dict[str, Any]:
         message = f"{folder} holds adapters.npz, a layout that does not say how strong the adapter is."
         raise AdapterError(message, "Train or save it again with a newer mlx-lm.")
     config = read_config(path)
-    if (kind := config.get("fine_tune_type", "lora")) != "lora":
+    if (kind := config.get("fine_tune_type") or "lora") != "lora":
         raise AdapterError(f"{folder} is {_REFUSED.get(str(kind), f'no LoRA, but of the kind {kind!r}')}.")
     parameters = config.get("lora_parameters")
     if not isinstance(parameters, dict):

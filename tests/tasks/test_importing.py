@@ -13,6 +13,7 @@ import pytest
 from localllm.errors import AdapterError, AdapterMismatchError, AdapterNotFoundError, CancelledError, LocalLLMError
 from localllm.paths import Home
 from localllm.store.registry import Registry
+from localllm.tasks.foreign import read_foreign
 from localllm.tasks.importing import Imported, ImportNote, ImportRequest, ImportStarted, import_adapter
 from localllm.weights import mlx_lm
 from localllm.weights.adapter import Adapter, read_folder
@@ -153,6 +154,17 @@ def test_stopping_leaves_nothing_behind(registry: Registry) -> None:
     with pytest.raises(CancelledError):
         list(events)
     assert not list(registry.home.adapters.iterdir())
+
+
+def test_a_folder_with_one_gguf_is_that_file(registry: Registry, tmp_path: Path) -> None:
+    lora = tmp_path / "f/x.gguf"
+    lora.parent.mkdir()
+    shutil.copy(GOLDEN / "llama-plain/adapter.gguf", lora)
+    model = registry.model(str(LLAMA))
+    found = read_foreign(registry, lora.parent, model, read_header(LLAMA))
+    assert (found.format, found.gguf) == ("gguf", lora)
+    assert found.files == {"x.gguf": registry.sha256(lora)}
+    assert read_foreign(registry, GOLDEN / "llama-plain", model, read_header(LLAMA)).gguf is None
 
 
 def test_an_adapter_of_ours_with_a_damaged_manifest_is_still_one(registry: Registry, tmp_path: Path) -> None:

@@ -7,14 +7,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from localllm.errors import AdapterError, AdapterMismatchError
 from localllm.weights import mlx_lm
-from localllm.weights.adapter import CONFIG, WEIGHTS, Adapter, from_scaled
-from localllm.weights.lora import check_fit
+from localllm.weights.adapter import CONFIG, WEIGHTS, from_scaled
+from localllm.weights.gguf import GGUFFile, read_header
+from localllm.weights.lora import check_fit, gguf_tensors
 from tests.weights.bases import base, delta, pair
 from tests.weights.oracle import shared
 
@@ -42,7 +44,9 @@ def folder(path: Path, config: dict[str, Any], extra: dict[str, np.ndarray] | No
         ({"rank": 4}, 20.0, "mlx-lm's default of 20"),
     ],
 )
-@pytest.mark.parametrize("top", [{"fine_tune_type": "lora", "num_layers": 2}, {"lora_layers": 2}])
+@pytest.mark.parametrize(
+    "top", [{"fine_tune_type": "lora", "num_layers": 2}, {"lora_layers": 2}, {"fine_tune_type": None, "num_layers": 2}]
+)
 def test_the_strength_is_mlx_lm_s(
     tmp_path: Path, top: dict[str, Any], parameters: dict[str, Any], scale: float, note: str
 ) -> None:
@@ -126,14 +130,38 @@ def test_written_folders_have_one_rank_and_come_back(tmp_path: Path) -> None:
     assert json.loads(config)["num_layers"] == -1
 
 
+def qwen(path: Path) -> GGUFFile:
+    """As much of Qwen2.5-0.5B as an adapter on q and v of its last four layers touches."""
+    writer = gguf.GGUFWriter(path, "qwen2")
+    writer.add_block_count(24)
+    writer.add_context_length(32768)
+    writer.add_embedding_length(896)
+    writer.add_feed_forward_length(4864)
+    writer.add_head_count(14)
+    writer.add_head_count_kv(2)
+    for layer in range(20, 24):
+        writer.add_tensor(f"blk.{layer}.attn_q.weight", np.zeros((896, 896), np.float16))
+        writer.add_tensor(f"blk.{layer}.attn_v.weight", np.zeros((128, 896), np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return read_header(path)
+
+
 def test_a_real_folder_with_null_metadata(tmp_path: Path) -> None:
     where = tmp_path / "a"
     shutil.copytree(shared() / "lora/mlx-qwen2.5-0.5b-instruct", where)
     assert b'"__metadata__":null' in (where / WEIGHTS).read_bytes()[:60]
-    file = base(tmp_path / "base.gguf", "qwen2")
     adapter, (note,) = mlx_lm.read(where)
     assert "scale 10 counts" in note
     assert (adapter.rank, adapter.scale, len(adapter.layers)) == (8, 10.0, 8)
-    assert adapter.layers["model.layers.20.self_attn.v_proj"][1].shape == (8, 128)
-    with pytest.raises(AdapterMismatchError, match=r"changes model\.layers\.20\.self_attn\.q_proj"):
-        check_fit(Adapter(adapter.rank, adapter.alpha, dict(sorted(adapter.layers.items()))), file)
+    tensors = gguf_tensors(adapter, qwen(tmp_path / "qwen.gguf"))
+    assert len(tensors) == 16
+    assert tensors["blk.20.attn_v.weight.lora_b"].shape == (128, 8)
+    a, b = adapter.layers["model.layers.23.self_attn.q_proj"]
+    np.testing.assert_array_equal(tensors["blk.23.attn_q.weight.lora_a"], a.T)
+    np.testing.assert_array_equal(tensors["blk.23.attn_q.weight.lora_b"], b.T)
+    assert b.any(), "it was trained"
+    with pytest.raises(AdapterMismatchError, match=r"changes model\.layers\.2[0-3]\.self_attn"):
+        check_fit(adapter, base(tmp_path / "base.gguf", "qwen2"))
