@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from localllm.types import Example
 
+SPREAD = 0.02
+"""Part of its length by which a row may move up or down the order of lengths: epochs then differ in who meets whom."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -26,29 +29,54 @@ class Batch:
     """Tokens without the padding."""
 
 
-def epoch(examples: Sequence[Example], batch_size: int, seed: int, number: int) -> list[list[int]]:
+def epoch(
+    examples: Sequence[Example], batch_size: int, seed: int, number: int, budget: int | None = None
+) -> list[list[int]]:
     """Indices of the examples of each batch of one epoch; every example is in exactly one batch.
 
-    Rows are shuffled, then sorted by length within stretches of some batches: lengths within a batch are alike and the
-    batches still differ from epoch to epoch. The order of the batches is shuffled too.
+    A batch has at most `batch_size` rows and, unless it is a single row, at most `budget` tokens with its padding. All
+    rows are sorted by length, give or take SPREAD and with equal ones shuffled, and cut into batches whose sizes are
+    the same in every epoch; the order of the batches is shuffled. The place in a run is (number, index of the batch):
+    an epoch is a function of its arguments alone.
     """
     rng = random.Random(f"{seed}/{number}")
-    order = list(range(len(examples)))
-    rng.shuffle(order)
-    stretch = batch_size * 8
-    batches = []
-    for start in range(0, len(order), stretch):
-        part = sorted(order[start : start + stretch], key=lambda i: len(examples[i].tokens))
-        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+    lengths = [len(e.tokens) for e in examples]
+    keys = [(n * rng.uniform(1 - SPREAD, 1 + SPREAD), rng.random()) for n in lengths]
+    order = sorted(range(len(examples)), key=keys.__getitem__)
+    batches, start = [], 0
+    for size in _sizes(sorted(lengths), batch_size, budget):
+        batches.append(order[start : start + size])
+        start += size
     rng.shuffle(batches)
     return batches
 
 
-def by_length(examples: Sequence[Example], batch_size: int) -> Iterator[Batch]:
+def count(examples: Sequence[Example], batch_size: int, budget: int | None = None) -> int:
+    """Batches of each epoch."""
+    return len(_sizes(sorted(len(e.tokens) for e in examples), batch_size, budget))
+
+
+def _sizes(lengths: Sequence[int], batch_size: int, budget: int | None) -> list[int]:
+    """How many rows each batch has, from the shortest rows to the longest.
+
+    A row that has moved by SPREAD stands where one was that is longer or shorter by twice that at most.
+    """
+    most = 1.0 if budget is None else budget * (1 - SPREAD) / (1 + SPREAD)
+    sizes: list[int] = []
+    for length in lengths:
+        full = not sizes or sizes[-1] == batch_size
+        if full or (budget is not None and (sizes[-1] + 1) * length > most):
+            sizes.append(0)
+        sizes[-1] += 1
+    return sizes
+
+
+def by_length(examples: Sequence[Example], batch_size: int, budget: int | None = None) -> Iterator[Batch]:
     """Every example once, sorted by length, for evaluation."""
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i].tokens))
-    for start in range(0, len(order), batch_size):
-        yield collate([examples[i] for i in order[start : start + batch_size]])
+    order, start = sorted(range(len(examples)), key=lambda i: len(examples[i].tokens)), 0
+    for size in _sizes([len(examples[i].tokens) for i in order], batch_size, budget):
+        yield collate([examples[i] for i in order[start : start + size]])
+        start += size
 
 
 def collate(examples: Sequence[Example]) -> Batch:
