@@ -34,7 +34,7 @@ from localllm.weights.lora import write_gguf
 
 Target = Literal["gguf", "peft", "mlx", "merged", "ollama"]
 TARGETS: tuple[Target, ...] = ("gguf", "peft", "mlx", "merged", "ollama")
-ENOUGH_KEPT = 0.5
+ENOUGH_KEPT = 0.9
 """Below this share of the change in some tensor, a merged model hardly does what the adapter did."""
 BASE_NAME, MERGED_NAME, MODELFILE = "base.gguf", "merged.gguf", "Modelfile"
 
@@ -84,6 +84,8 @@ class Exported:
     kept: float | None
     """Merged: share of the change that rounding left in the tensor that lost most of it."""
     kept_tensor: str | None
+    kept_overall: float | None
+    """Merged: the same share, of all changed tensors together."""
     cosine: float | None
     """Merged: the least, over tensors, between the change that was wanted and the one that was stored."""
     seconds: float
@@ -117,6 +119,7 @@ def export(registry: Registry, request: ExportRequest, cancel: threading.Event |
         files=files,
         kept=merged.kept if merged else None,
         kept_tensor=merged.kept_tensor if merged else None,
+        kept_overall=merged.kept_overall if merged else None,
         cosine=merged.cosine if merged else None,
         seconds=time.perf_counter() - start,
     )
@@ -194,10 +197,10 @@ def _merged(
         else:
             yield event
     assert merged is not None
-    if merged.kept < ENOUGH_KEPT:
+    if merged.kept_overall < ENOUGH_KEPT:
         yield ExportNote(
-            f"Rounding left only {merged.kept:.1%} of the change in {merged.kept_tensor}: choose more bits with --type "
-            "(Q8_0, F16), or use the adapter without merging."
+            f"Rounding left only {max(0.0, merged.kept_overall):.0%} of what the adapter changes, least in "
+            f"{merged.kept_tensor}: choose more bits with --type (Q8_0, F16), or use the adapter without merging."
         )
     return merged
 

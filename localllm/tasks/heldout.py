@@ -31,6 +31,8 @@ def choose_positions(
         candidates = [i for i in range(min(len(row.tokens), longest) - 1) if row.mask[i + 1]]
         candidates = candidates or list(range(min(len(row.tokens), longest)))[-share:]
         want = min(len(candidates), share + (number < extra))
+        if not want:  # a row of one token
+            continue
         picked = {candidates[round(k)] for k in np.linspace(0, len(candidates) - 1, want)}
         end = max(picked) + 1
         chosen.append(Example(row.tokens[:end], tuple(i in picked for i in range(end)), row.line))

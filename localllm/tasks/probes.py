@@ -41,9 +41,10 @@ def probe_rows(model: Path, data: Path | None = None) -> list[Example]:
     try:
         encoder = Encoder(engine, engine.info.has_template, engine.vocab.eos, engine.vocab.is_end)
         rows = [encoder.encode(row)[0] for row in conversations]
+        longest = min(_LONGEST, engine.info.n_ctx_train)
     finally:
         engine.close()
-    rows = [Example(row.tokens[:_LONGEST], row.mask[:_LONGEST], row.line) for row in rows if len(row.tokens) > 1]
+    rows = [Example(row.tokens[:longest], row.mask[:longest], row.line) for row in rows if len(row.tokens) > 1]
     if not rows:
         raise DataError("There is nothing in it to compare the programs on.", path=data)
     return rows

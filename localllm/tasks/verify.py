@@ -121,8 +121,8 @@ def _converted(registry: Registry, path: Path, base: ModelRef, work: Path) -> tu
     found = read_foreign(registry, path, base, header)
     require_attachable(found.adapter, header, str(path), base.name)
     write_folder(work, found.adapter)
-    if found.format == "gguf":
-        shutil.copyfile(path, work / GGUF_NAME)
+    if found.gguf:
+        shutil.copyfile(found.gguf, work / GGUF_NAME)
     else:
         write_gguf(work / GGUF_NAME, found.adapter, header, {})
     return path.stem, work

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from localllm.tasks.judging import Verdict, judge
 from localllm.tasks.probes import PROBES, probe_rows
 from localllm.tasks.verify import VerifyResult, VerifyStarted, verify
 from localllm.types import Example
+from localllm.weights.entries import Typed
 from localllm.weights.excerpt import float_size
 from localllm.weights.gguf import read_header
+from localllm.weights.writer import copy_gguf
 
 GOOD = Agreement(
     positions=100, base_kl=1e-5, kl=1e-4, top1=0.99, base_top1=1.0, effect_cosine=0.999, effect_kl=0.5
@@ -73,10 +76,17 @@ def test_an_effect_below_the_rounding_is_remarked_on() -> None:
     assert not judge(EXACT, GOOD).remark
 
 
+def short_context(model: Path, folder: Path) -> Path:
+    """The same model, made for 32 tokens."""
+    copy_gguf(read_header(model), folder / "short.gguf", metadata={"llama.context_length": Typed("u32", 32)})
+    return folder / "short.gguf"
+
+
 def test_every_probe_becomes_a_row(guide_path: Path, tmp_path: Path) -> None:
     rows = probe_rows(guide_path)
     assert len(rows) == len(PROBES)
     assert all(any(row.mask) and len(row.tokens) == len(row.mask) for row in rows)
+    assert max(len(row.tokens) for row in probe_rows(short_context(guide_path, tmp_path))) == 32
     (tmp_path / "d.jsonl").write_text('{"prompt": "Say a.", "completion": "a"}\n')
     assert len(probe_rows(guide_path, tmp_path / "d.jsonl")) == 1
 
@@ -123,11 +133,13 @@ def test_held_out_rows_survive_the_trip(tmp_path: Path) -> None:
 ADAPTERS = Path(__file__).parents[1] / "weights" / "adapters"
 
 
-@pytest.mark.parametrize("adapter", ["llama-plain", "llama-plain/adapter.gguf"])
-def test_an_adapter_from_elsewhere_is_verified_where_it_lies(adapter: str, home: Home) -> None:
+@pytest.mark.parametrize("kind", ["peft", "gguf", "folder with a gguf"])
+def test_an_adapter_from_elsewhere_is_verified_where_it_lies(kind: str, home: Home, tmp_path: Path) -> None:
     """A PEFT folder and a GGUF that llama.cpp's converter made of it."""
     registry, base = Registry(home), str(ADAPTERS / "llama.gguf")
-    started, *_, result = verify(registry, str(ADAPTERS / adapter), base)
+    shutil.copy(ADAPTERS / "llama-plain" / "adapter.gguf", tmp_path)
+    adapter = {"peft": ADAPTERS / "llama-plain", "gguf": tmp_path / "adapter.gguf"}.get(kind, tmp_path)
+    started, *_, result = verify(registry, str(adapter), base)
     assert isinstance(started, VerifyStarted)
     assert started.kind == "built-in"
     assert isinstance(result, VerifyResult)
@@ -136,7 +148,7 @@ def test_an_adapter_from_elsewhere_is_verified_where_it_lies(adapter: str, home:
     assert result.conversion.cosine > 0.999999
     assert registry.adapters() == []
     with pytest.raises(AdapterError, match="does not say which model"):
-        next(iter(verify(registry, str(ADAPTERS / adapter))))
+        next(iter(verify(registry, str(adapter))))
 
 
 def test_an_import_carries_its_certificate(home: Home) -> None:

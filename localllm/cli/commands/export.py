@@ -94,7 +94,8 @@ def _print(done: Any) -> None:
     print(f"{done.path}: {', '.join(f'{name} ({human_size(size)})' for name, size in done.files.items())}")
     if done.kept is not None:
         print(
-            f"of the change, rounding left {done.kept:.1%} in {done.kept_tensor}, the least; cosine {done.cosine:.4f}"
+            f"rounding left {done.kept_overall:.1%} of what the adapters change; least, {done.kept:.1%}, in "
+            f"{done.kept_tensor}"
         )
     if done.to == "ollama":
         say(f"Use it: ollama create {done.path.name} -f {done.path / 'Modelfile'}")
