@@ -9,6 +9,8 @@ from localllm.data.examples import Encoder
 from localllm.engine.llama import LlamaEngine
 from localllm.errors import DataError
 from localllm.types import Conversation, Example, Message
+from localllm.weights.architectures.base import integer
+from localllm.weights.gguf import read_header
 
 PROBES = (
     ("What is the capital of France?", "The capital of France is Paris, on the river Seine."),
@@ -41,9 +43,9 @@ def probe_rows(model: Path, data: Path | None = None) -> list[Example]:
     try:
         encoder = Encoder(engine, engine.info.has_template, engine.vocab.eos, engine.vocab.is_end)
         rows = [encoder.encode(row)[0] for row in conversations]
-        longest = min(_LONGEST, engine.info.n_ctx_train)
     finally:
         engine.close()
+    longest = min(_LONGEST, integer(read_header(model), "context_length"))
     rows = [Example(row.tokens[:longest], row.mask[:longest], row.line) for row in rows if len(row.tokens) > 1]
     if not rows:
         raise DataError("There is nothing in it to compare the programs on.", path=data)
