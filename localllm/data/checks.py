@@ -32,8 +32,10 @@ def check_rows(rows: Sequence[Conversation], unit: str = "line") -> list[Finding
     return [finding for check in checks for finding in check]
 
 
-def check_overlap(train: Sequence[Conversation], valid: Sequence[Conversation], unit: str = "line") -> list[Finding]:
-    """Validation rows that are also trained on, word for word or nearly: their loss would flatter the adapter."""
+def check_overlap(
+    train: Sequence[Conversation], valid: Sequence[Conversation], unit: str = "line", what: str = "validation"
+) -> list[Finding]:
+    """Validation (or test) rows that are also trained on, exactly or nearly: they would flatter the adapter."""
     known = {normalized(row) for row in train}
     keys = [normalized(row) for row in valid]
     exact = _lines(row for row, key in zip(valid, keys, strict=True) if key in known)
@@ -44,8 +46,8 @@ def check_overlap(train: Sequence[Conversation], valid: Sequence[Conversation], 
     findings = []
     for kind, lines, how in (("overlap", exact, "the same as"), ("near-overlap", near, "nearly the same as")):
         if lines:
-            where = f"({unit}s {listed(lines)} of the validation rows)"
-            findings.append(Finding(kind, lines, f"{_count(lines, 'validation row')} {how} a training row {where}."))
+            where = f"({unit}s {listed(lines)} of the {what} rows)"
+            findings.append(Finding(kind, lines, f"{_count(lines, f'{what} row')} {how} a training row {where}."))
     return findings
 
 

@@ -19,6 +19,8 @@ from localllm.data.turns import BadRowError
 from localllm.errors import DataError
 from localllm.types import Conversation
 
+SplitName = Literal["train", "valid", "test"]
+_SPLIT_NAMES = {"train": "training", "valid": "validation", "test": "test"}
 _SHOWN = 8
 
 
@@ -50,12 +52,14 @@ class Dataset:
         return tuple(row.line for row in self.rows if row.format != self.formats[0][0])
 
 
-def scan_dataset(path: Path, files: Sequence[Path] | None = None) -> Dataset:
-    """Every row of a dataset, good and bad; a folder's training files unless `files` are given.
+def scan_dataset(path: Path, split: SplitName = "train") -> Dataset:
+    """Every row of a file, or of a folder's files of that split, good and bad.
 
-    Raises DataError for a file that cannot be read as a whole, or that holds no row at all.
+    Raises DataError for a file that cannot be read as a whole, and where there is no row at all or no such split.
     """
-    files = find_splits(path).train if files is None else files
+    files = getattr(find_splits(path), split) if path.is_dir() else find_splits(path).train
+    if not files:
+        raise DataError(f"the folder has no {_SPLIT_NAMES[split]} files.", "Name the file.", path=path)
     sources = [(file, read_source(file)) for file in files]
     whole = len(files) == 1
     rows: list[Conversation] = []
@@ -73,9 +77,14 @@ def scan_dataset(path: Path, files: Sequence[Path] | None = None) -> Dataset:
     return Dataset(path, sources[0][1].kind, unit, tuple(rows), tuple(bad), tuple(counted))
 
 
-def read_dataset(path: Path) -> list[Conversation]:
+def read_dataset(path: Path, split: SplitName = "train") -> list[Conversation]:
     """Every row of a dataset. Raises DataError when one is bad: the first, how many there are, and their lines."""
-    return usable(scan_dataset(path))
+    return usable(scan_dataset(path, split))
+
+
+def has_valid(path: Path) -> bool:
+    """Whether this is a folder that brings validation rows of its own."""
+    return path.is_dir() and bool(find_splits(path).valid)
 
 
 def usable(dataset: Dataset) -> list[Conversation]:

@@ -1,20 +1,22 @@
 """Rows to token ids and a mask of what is learned, with the very tokens that inference will see.
 
 A conversation is rendered with the model's chat template up to each turn of the assistant, as inference will prompt it;
-what the whole conversation has after that prompt, up to the token that ends the turn, is supervised.
+what the whole conversation has after that prompt, up to the token that ends the turn, is supervised. Where a template
+writes earlier answers differently later on, as those do that drop earlier reasoning, a conversation becomes an example
+for each answer: what precedes it is then what inference would send, and no answer is left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from localllm.errors import DataError
+from localllm.errors import DataError, TemplateError
 from localllm.types import Conversation, Example, Message
 
-TooLong = Literal["error", "skip"]
+TrainOn = Literal["assistant", "last", "all"]
+"""What is learned: every turn of the assistant, the last one alone, or every token of the row."""
 
 
 class ChatTokenizer(Protocol):
@@ -22,7 +24,9 @@ class ChatTokenizer(Protocol):
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]: ...
 
-    def encode_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]: ...
+    def encode_chat(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = True, tools: str = ""
+    ) -> list[int]: ...
 
 
 @dataclass(frozen=True)
@@ -35,30 +39,44 @@ class Encoder:
     """The token that ends a text, or -1."""
     is_end: Callable[[int], bool]
     """Whether a token ends an answer."""
+    train_on: TrainOn = "assistant"
 
-    def encode(self, row: Conversation) -> tuple[Example, bool]:
-        """The example of a row, and whether earlier turns of the assistant had to be left out of the loss.
+    def encode(self, row: Conversation) -> list[Example]:
+        """The examples of a row, nearly always one.
 
-        Raises DataError for a conversation that a model without a chat template cannot be taught.
+        Raises DataError for a conversation that a model without a chat template cannot be taught, or with tools that
+        its template does not write; TemplateError, with the line, where the template refuses the conversation.
         """
         if row.text is not None:
-            return self._text(row.text, row.line), False
+            return [self._text(row)]
         last = max(i for i, m in enumerate(row.messages) if m.role == "assistant")
         messages = row.messages[: last + 1]
         if not self.has_template:
-            return self._plain_pair(messages, row.line), False
-        return self._every_turn(messages, row.line) or self._last_turn(messages, row.line)
+            return [self._plain_pair(messages, row.line)]
+        try:
+            self._check_tools(row)
+            examples = self._chat(replace(row, messages=messages))
+        except TemplateError as error:
+            raise TemplateError(f"line {row.line}: {error.message}", error.hint) from error
+        return [_everything(e) for e in examples[-1:]] if self.train_on == "all" else examples
 
     def prompt(self, row: Conversation) -> list[int]:
         """The tokens that ask for the last answer of a row, as inference would."""
         last = max(i for i, m in enumerate(row.messages) if m.role == "assistant")
         if self.has_template:
-            return self.tokenizer.encode_chat(row.messages[:last], add_generation_prompt=True)
+            return self.tokenizer.encode_chat(row.messages[:last], add_generation_prompt=True, tools=row.tools)
         return self.tokenizer.tokenize(row.messages[0].content, parse_special=False)
 
-    def _text(self, text: str, line: int) -> Example:
-        tokens = self._ended(self.tokenizer.tokenize(text, parse_special=False))
-        return Example(tuple(tokens), (False, *(True for _ in tokens[1:])), line)
+    def _chat(self, row: Conversation) -> list[Example]:
+        answers = [i for i, m in enumerate(row.messages) if m.role == "assistant"]
+        if self.train_on != "assistant":
+            return [self._one_answer(row, answers[-1])]
+        whole = self._every_turn(row, answers)
+        return [whole] if whole else [self._one_answer(row, i) for i in answers]
+
+    def _text(self, row: Conversation) -> Example:
+        tokens = self.tokenizer.tokenize(row.text or "", parse_special=False)
+        return _everything(Example(tuple(tokens if row.continues else self._ended(tokens)), (), row.line))
 
     def _plain_pair(self, messages: Sequence[Message], line: int) -> Example:
         """Prompt and completion one after the other, for a model that only continues text."""
@@ -69,35 +87,49 @@ class Encoder:
             )
         prompt = self.tokenizer.tokenize(messages[0].content, parse_special=False)
         answer = self.tokenizer.tokenize(messages[1].content, add_special=False, parse_special=False)
-        return _supervised(prompt, self._ended(answer), line)
+        example = _supervised(prompt, self._ended(answer), line)
+        return _everything(example) if self.train_on == "all" else example
 
-    def _every_turn(self, messages: Sequence[Message], line: int) -> tuple[Example, bool] | None:
+    def _every_turn(self, row: Conversation, answers: Sequence[int]) -> Example | None:
         """All turns of the assistant supervised; None where the template renders a turn differently later on."""
-        full = self.tokenizer.encode_chat(messages, add_generation_prompt=False)
+        full = self._render(row, len(row.messages))
         mask = [False] * len(full)
-        for i, message in enumerate(messages):
-            if message.role != "assistant":
-                continue
-            prompt = self.tokenizer.encode_chat(messages[:i], add_generation_prompt=True)
-            upto = self.tokenizer.encode_chat(messages[: i + 1], add_generation_prompt=False)
+        for i in answers:
+            prompt = self._render(row, i, ask=True)
+            upto = full if i == answers[-1] else self._render(row, i + 1)
             end = self._turn_end(upto, len(prompt))
             if end is None or full[: len(prompt)] != prompt or full[:end] != upto[:end]:
                 return None
             mask[len(prompt) : end] = [True] * (end - len(prompt))
         length = max(i for i, supervised in enumerate(mask) if supervised) + 1
-        return Example(tuple(full[:length]), tuple(mask[:length]), line), False
+        return Example(tuple(full[:length]), tuple(mask[:length]), row.line)
 
-    def _last_turn(self, messages: Sequence[Message], line: int) -> tuple[Example, bool]:
-        """The last answer after the prompt for it, whatever the template makes of earlier ones."""
-        prompt = self.tokenizer.encode_chat(messages[:-1], add_generation_prompt=True)
-        full = self.tokenizer.encode_chat(messages, add_generation_prompt=False)
+    def _one_answer(self, row: Conversation, i: int) -> Example:
+        """The answer that is message `i` after the prompt for it, whatever the template makes of earlier ones."""
+        prompt, full = self._render(row, i, ask=True), self._render(row, i + 1)
         end = self._turn_end(full, len(prompt))
-        earlier = any(m.role == "assistant" for m in messages[:-1])
         if end is not None and full[: len(prompt)] == prompt:
-            return _supervised(prompt, full[len(prompt) : end], line), earlier
-        answer = self.tokenizer.tokenize(messages[-1].content, add_special=False, parse_special=False)
+            return _supervised(prompt, full[len(prompt) : end], row.line)
+        answer = self.tokenizer.tokenize(row.messages[i].content, add_special=False, parse_special=False)
         closing = next((t for t in reversed(full) if self.is_end(t)), self.eos)
-        return _supervised(prompt, [*answer, closing] if closing >= 0 else answer, line), earlier
+        return _supervised(prompt, [*answer, closing] if closing >= 0 else answer, row.line)
+
+    def _check_tools(self, row: Conversation) -> None:
+        """Raises DataError where the template silently leaves out the tools of a row or their calls."""
+        bare = tuple(m if "tool_calls" not in m.extra else replace(m, extra="") for m in row.messages)
+        for there, without, what in (
+            (bare != row.messages, replace(row, messages=bare), "calls of tools"),
+            (bool(row.tools), replace(row, tools=""), "the tools of a conversation"),
+        ):
+            if there and self._render(row, len(row.messages)) == self._render(without, len(row.messages)):
+                raise DataError(
+                    f"line {row.line}: this model's chat template does not write {what}.",
+                    "Take these rows out, or train a model whose template knows tools.",
+                )
+
+    def _render(self, row: Conversation, count: int, *, ask: bool = False) -> list[int]:
+        """The first `count` messages; `ask` adds what asks for an answer."""
+        return self.tokenizer.encode_chat(row.messages[:count], add_generation_prompt=ask, tools=row.tools)
 
     def _turn_end(self, tokens: Sequence[int], start: int) -> int | None:
         """Just after the token that ends the turn beginning at `start`; None when nothing ends it."""
@@ -107,27 +139,12 @@ class Encoder:
         return tokens if self.eos < 0 or tokens[-1:] == [self.eos] else [*tokens, self.eos]
 
 
-def fitting(
-    examples: Sequence[Example], max_length: int, too_long: TooLong, path: Path
-) -> tuple[list[Example], list[int]]:
-    """(examples of at most `max_length` tokens, lines of the longer ones). Raises DataError unless those may go."""
-    long = [e for e in examples if len(e.tokens) > max_length]
-    kept = [e for e in examples if len(e.tokens) <= max_length]
-    if long and too_long == "error":
-        lines = ", ".join(str(e.line) for e in long[:8]) + (" …" if len(long) > 8 else "")
-        longest = max(len(e.tokens) for e in long)
-        raise DataError(
-            f"{len(long)} of {len(examples)} rows are longer than {max_length} tokens (lines {lines}; the longest has "
-            f"{longest}).",
-            f"Use --max-length {longest} to train on them whole, or --too-long skip to leave them out.",
-            path=path,
-        )
-    if not kept:
-        raise DataError(f"every row is longer than {max_length} tokens.", "Raise --max-length.", path=path)
-    return kept, [e.line for e in long]
-
-
 def _supervised(prompt: Sequence[int], answer: Sequence[int], line: int) -> Example:
     """The answer is learned, the prompt only read."""
     mask = (*(False for _ in prompt), *(True for _ in answer))
     return Example((*prompt, *answer), mask, line)
+
+
+def _everything(example: Example) -> Example:
+    """Every token learned but the first, before which there is nothing to predict it from."""
+    return replace(example, mask=tuple(i > 0 for i in range(len(example.tokens))))

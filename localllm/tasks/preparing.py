@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from localllm.data.dataset import format_of, read_dataset, split
-from localllm.data.examples import Encoder, TooLong, fitting
+from localllm.data.checks import check_overlap, check_rows
+from localllm.data.dataset import format_of, has_valid, listed, read_dataset, split
+from localllm.data.examples import Encoder, TrainOn
+from localllm.data.fitting import TooLong, fit
 from localllm.engine.llama import LlamaEngine
 from localllm.errors import DataError, UsageError
 from localllm.store.registry import Registry
@@ -42,6 +44,8 @@ class FinetuneRequest:
     max_length: int | None = None
     """Tokens of the longest row; default: the model's context, up to 2048."""
     too_long: TooLong = "error"
+    train_on: TrainOn = "assistant"
+    """What counts in the loss: every answer, the last of each conversation, or every token."""
     seed: int = 0
     other: Other = "16bit"
     """What weights become that MLX cannot hold quantized; on a CPU all are float32."""
@@ -79,13 +83,14 @@ def prepare(registry: Registry, request: FinetuneRequest) -> Prepared:
     architecture = model_config(header)  # refuses what cannot be fine-tuned
     _check_numbers(request)
     train, held_out = _rows(request)
-    test = read_dataset(request.test) if request.test else []
+    test = read_dataset(request.test, "test") if request.test else []
     n_ctx_train = int(architecture["max_position_embeddings"])
     limit = request.max_length or min(n_ctx_train, DEFAULT_MAX_LENGTH)
-    warnings: list[str] = []
+    findings = [*check_rows(train), *check_overlap(train, held_out), *check_overlap(train, test, what="test")]
+    warnings = [finding.message for finding in findings]
     engine = LlamaEngine.open(model.path, vocab_only=True)
     try:
-        encoder = Encoder(engine, engine.info.has_template, engine.vocab.eos, engine.vocab.is_end)
+        encoder = Encoder(engine, engine.info.has_template, engine.vocab.eos, engine.vocab.is_end, request.train_on)
         trained = _encode(encoder, train, limit, request.too_long, request.data, warnings)
         validated = _encode(encoder, held_out, limit, request.too_long, request.valid or request.data, warnings)
         questions = [_question(encoder, row) for row in test if row.text is None]
@@ -107,8 +112,8 @@ def _check_numbers(request: FinetuneRequest) -> None:
 
 def _rows(request: FinetuneRequest) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
     rows = read_dataset(request.data)
-    if request.valid is not None:
-        return rows, read_dataset(request.valid)
+    if request.valid is not None or has_valid(request.data):
+        return rows, read_dataset(request.valid or request.data, "valid")
     try:
         return split(rows, request.seed)
     except DataError as error:
@@ -118,27 +123,19 @@ def _rows(request: FinetuneRequest) -> tuple[Sequence[Conversation], Sequence[Co
 def _encode(
     encoder: Encoder, rows: Sequence[Conversation], limit: int, too_long: TooLong, path: Path, warnings: list[str]
 ) -> list[Example]:
-    """Examples of the rows; what had to be left out is added to `warnings`."""
-    encoded = [encoder.encode(row) for row in rows]
-    partial = [example.line for example, left_out in encoded if left_out]
-    if partial:
-        warnings.append(
-            f"The chat template shows earlier answers differently later on, so only the last answer of {len(partial)} "
-            f"rows of {path} is learned (lines {_listed(partial)})."
-        )
-    kept, skipped = fitting([example for example, _ in encoded], limit, too_long, path)
-    if skipped:
-        warnings.append(f"{len(skipped)} rows of {path} are longer than {limit} tokens and were left out "
-                        f"(lines {_listed(skipped)}).")  # fmt: skip
-    return kept
-
-
-def _listed(lines: Sequence[int]) -> str:
-    return ", ".join(map(str, lines[:8])) + (" …" if len(lines) > 8 else "")
+    """Examples of the rows; what had to be left out or divided is added to `warnings`."""
+    fitted = fit(encoder, rows, limit, too_long, path)
+    what = f"rows of {path} longer than {limit} tokens were"
+    if fitted.divided:
+        warnings.append(f"{len(fitted.divided)} {what} split (lines {listed(fitted.divided)}).")
+    if fitted.skipped:
+        part = "left out, in whole or in part" if too_long == "split" else "left out"
+        warnings.append(f"{len(fitted.skipped)} {what} {part} (lines {listed(fitted.skipped)}).")
+    return fitted.examples
 
 
 def _question(encoder: Encoder, row: Conversation) -> Question:
-    example, _ = encoder.encode(row)
+    example = encoder.encode(row)[-1]
     prompt = tuple(encoder.prompt(row))
     return Question(row, prompt, len(example.tokens) - len(prompt))
 

@@ -25,7 +25,12 @@ _NUMBERS = (  # option, type, metavar, help; the destinations are the fields of 
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", type=Path, metavar="DATA", help="JSONL of messages, prompt/completion, Alpaca or text")
+    parser.add_argument(
+        "data",
+        type=Path,
+        metavar="DATA",
+        help="JSONL, JSON, CSV, Parquet, or a dataset's folder; `localllm data check` looks at it without a model",
+    )
     parser.add_argument("-m", "--model", metavar="M", help="name or path of the model (default: the built-in one)")
     parser.add_argument("-n", "--name", metavar="NAME", help="what to call the adapter (default: the data file's name)")
     parser.add_argument("--valid", type=Path, metavar="FILE", help="rows to validate on (default: a tenth of DATA)")
@@ -34,8 +39,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option, type=kind, metavar=metavar, help=line)
     parser.add_argument(
         "--too-long",
-        choices=("error", "skip"),
-        help="rows over --max-length: error (default), or skip them",
+        choices=("error", "skip", "split"),
+        help="rows over --max-length: error (default), skip them, or split them: texts into windows, conversations "
+        "between questions",
+    )
+    parser.add_argument(
+        "--train-on",
+        choices=("assistant", "last", "all"),
+        help="what is learned: every answer of the assistant (default), the last one of each row, or every token",
     )
     parser.add_argument(
         "--other",
@@ -53,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from localllm.tasks.finetune import Done, finetune
     from localllm.tasks.preparing import FinetuneRequest
 
-    chosen = {name[2:].replace("-", "_") for name, *_ in _NUMBERS} | {"too_long", "other"}
+    chosen = {name[2:].replace("-", "_") for name, *_ in _NUMBERS} | {"too_long", "train_on", "other"}
     given = {name: value for name in chosen if (value := getattr(args, name)) is not None}
     request = FinetuneRequest(
         data=args.data,
