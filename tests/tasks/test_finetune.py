@@ -77,7 +77,10 @@ def nothing_is_left(registry: Registry) -> bool:
 def test_teaches_verifies_and_publishes(tmp_path: Path, registry: Registry) -> None:
     model = str(fixture("llama"))  # random weights, but it has an end token that can be learned
     events = list(finetune(registry, request(tmp_path, model, epochs=16, test=rows(tmp_path))))
-    started, done = events[0], events[-1]
+    repeats, overlap, tested, started, done = *events[:4], events[-1]
+    assert "are the same as an earlier one (line 7 repeats 1" in str(repeats)
+    assert "2 validation rows are the same as a training row" in str(overlap)
+    assert "24 test rows are the same as a training row" in str(tested)
     assert isinstance(started, Started)
     assert (started.rows, started.held_out, started.format) == (22, 2, "prompt/completion")
     assert len([e for e in events if isinstance(e, Step)]) == started.steps == 16 * 6
