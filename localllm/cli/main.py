@@ -18,6 +18,7 @@ from localllm.errors import LocalLLMError
 COMMANDS = {
     "chat": "chat in the terminal (what plain `localllm` does)",
     "ask": "one answer on standard output",
+    "data": "check a dataset, and show which of its tokens are learned",
     "finetune": "teach a model from a small file",
     "verify": "prove that an adapter does in llama.cpp what it did in MLX",
     "import": "make an adapter from elsewhere one of ours",

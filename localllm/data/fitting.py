@@ -13,6 +13,8 @@ from localllm.errors import DataError
 from localllm.types import Conversation, Example, Message
 
 TooLong = Literal["error", "skip", "split"]
+DEFAULT_MAX_LENGTH = 2048
+"""Tokens of the longest row where nobody says, and the model's context is no smaller."""
 Turns = tuple[Message, ...]
 
 

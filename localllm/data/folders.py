@@ -34,8 +34,8 @@ def find_splits(path: Path) -> Splits:
     if not path.is_dir():
         if not path.exists() and _is_hub_name(path):
             raise DataError(
-                "there is no such file; a dataset of the Hugging Face hub has to be on this machine first.",
-                f"hf download {path} --repo-type dataset --local-dir FOLDER, then give FOLDER.",
+                "there is no such file, and datasets of the Hugging Face hub are not fetched yet.",
+                f"Run hf download {path} --repo-type dataset --local-dir FOLDER, then give FOLDER.",
                 path=path,
             )
         return Splits((path,))
