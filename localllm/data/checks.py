@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from localllm.data.dataset import listed
+from localllm.data.dataset import at
 from localllm.data.near import near_duplicates
 from localllm.types import Conversation
 
@@ -46,7 +46,7 @@ def check_overlap(
     findings = []
     for kind, lines, how in (("overlap", exact, "the same as"), ("near-overlap", near, "nearly the same as")):
         if lines:
-            where = f"({unit}s {listed(lines)} of the {what} rows)"
+            where = f"({at(unit, lines)} of the {what} rows)"
             findings.append(Finding(kind, lines, f"{_count(lines, f'{what} row')} {how} a training row {where}."))
     return findings
 
@@ -63,7 +63,7 @@ def _mixed(rows: Sequence[Conversation], unit: str) -> Iterator[Finding]:
         usual = counted[0][0]
         differing = _lines(row for row in rows if row.format != usual)
         others = ", ".join(f"{count} {name}" for name, count in counted[1:])
-        message = f"Most rows are {usual}, but there are also {others} ({unit}s {listed(differing)})."
+        message = f"Most rows are {usual}, but there are also {others} ({at(unit, differing)})."
         yield Finding("mixed", differing, message)
 
 
@@ -77,7 +77,7 @@ def _empty(rows: Sequence[Conversation], unit: str) -> Iterator[Finding]:
         )
         if empty:
             verb = "has" if len(empty) == 1 else "have"
-            yield Finding("empty", empty, f"{_rows(len(empty))} {verb} {what} ({unit}s {listed(empty)}).")
+            yield Finding("empty", empty, f"{_rows(len(empty))} {verb} {what} ({at(unit, empty)}).")
 
 
 def _repeated(rows: Sequence[Conversation], unit: str) -> Iterator[Finding]:
@@ -105,7 +105,7 @@ def _contradictions(rows: Sequence[Conversation], unit: str) -> Iterator[Finding
         answers.setdefault(prompt, set()).add(answer)
     lines = _lines(row for row, prompt, _ in asked if len(answers[prompt]) > 1)
     if lines:
-        message = f"{_rows(len(lines))} ask what another asks, with another answer ({unit}s {listed(lines)})."
+        message = f"{_rows(len(lines))} ask what another asks, with another answer ({at(unit, lines)})."
         yield Finding("contradiction", lines, message)
 
 

@@ -91,9 +91,9 @@ def usable(dataset: Dataset) -> list[Conversation]:
     """The rows. Raises DataError when one is bad."""
     if not dataset.bad:
         return list(dataset.rows)
-    first, unit = dataset.bad[0], dataset.unit
-    count, more = len(dataset.bad), listed([bad.line for bad in dataset.bad])
-    others = f" {count} rows are bad ({unit}s {more}); `localllm data check` says why." if count > 1 else ""
+    first, unit, count = dataset.bad[0], dataset.unit, len(dataset.bad)
+    where = at(unit, [bad.line for bad in dataset.bad])
+    others = f" {count} rows are bad ({where}); `localllm data check` says why." if count > 1 else ""
     if unit == "row":
         raise DataError(f"row {first.line}: {first.problem}{others}", EXPECTED, path=dataset.path)
     raise DataError(f"{first.problem}{others}", EXPECTED, path=dataset.path, line=first.line)
@@ -115,6 +115,11 @@ def split(rows: Sequence[Conversation], seed: int, share: float = 0.1) -> tuple[
 def format_of(row: Conversation) -> str:
     """What is said of a row: the format that it was written in."""
     return row.format or ("conversations" if row.text is None else "text")
+
+
+def at(unit: str, lines: Sequence[int]) -> str:
+    """Where rows are: "line 3", "lines 3, 5"."""
+    return f"{unit}{'s' * (len(lines) > 1)} {listed(lines)}"
 
 
 def listed(lines: Sequence[int], most: int = _SHOWN) -> str:

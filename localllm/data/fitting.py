@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from localllm.data.dataset import listed
+from localllm.data.dataset import at
 from localllm.data.examples import Encoder
 from localllm.errors import DataError
 from localllm.types import Conversation, Example, Message
@@ -126,7 +126,7 @@ def _encoded(encoder: Encoder, row: Conversation, system: Turns, parts: list[Tur
 
 
 def _too_long(rows: int, lines: Sequence[int], longest: int, limit: int, path: Path) -> DataError:
-    where = f"lines {listed(lines)}; the longest has {longest}"
+    where = f"{at('line', lines)}; the longest has {longest}"
     return DataError(
         f"{len(lines)} of {rows} rows are longer than {limit} tokens ({where}).",
         f"Use --max-length {longest} to train on them whole, --too-long split to divide them, or --too-long skip to "

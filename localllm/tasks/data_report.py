@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localllm.data.checks import Finding, check_overlap, check_rows
-from localllm.data.dataset import BadRow, Dataset, has_valid, listed, scan_dataset
+from localllm.data.dataset import BadRow, Dataset, at, has_valid, scan_dataset
 from localllm.data.examples import Encoder, TrainOn
 from localllm.data.fitting import DEFAULT_MAX_LENGTH
 from localllm.data.lengths import Lengths, measure
@@ -150,14 +150,15 @@ def _control(encoder: Encoder, data: Dataset) -> list[Finding]:
         if any(_has_control(encoder, text) for text in texts):
             found[row.text is not None].append(row.line)
     means = {
-        True: "write out control tokens, which a text row holds as plain letters: give such rows as messages",
-        False: "write out control tokens inside a message, where the template reads them as its own",
+        True: "with control tokens written out, which a text row holds as plain letters: give such rows as messages",
+        False: "with control tokens written out inside a message, where the model takes them for the template's own",
     }
+    counted = {is_text: f"{len(lines)} row{'s' * (len(lines) > 1)}" for is_text, lines in found.items()}
     return [
-        Finding("control", tuple(lines), f"{len(lines)} row{'s' * (len(lines) > 1)} {means[is_text]} "
-                f"({data.unit}s {listed(lines)}).")
-        for is_text, lines in found.items() if lines
-    ]  # fmt: skip
+        Finding("control", tuple(lines), f"{counted[is_text]} {means[is_text]} ({at(data.unit, lines)}).")
+        for is_text, lines in found.items()
+        if lines
+    ]
 
 
 def _has_control(encoder: Encoder, text: str) -> bool:
@@ -174,7 +175,7 @@ def _too_long(examples: Sequence[Example], limit: int, unit: str) -> list[Findin
     lines = tuple(dict.fromkeys(example.line for example in long))
     most = max(len(example.tokens) for example in long)
     count = f"{len(lines)} row{'s are' if len(lines) > 1 else ' is'} longer than {limit} tokens"
-    where = f"{unit}s {listed(lines)}; the longest has {most}"
+    where = f"{at(unit, lines)}; the longest has {most}"
     advice = f"give finetune --max-length {most}, --too-long split, or --too-long skip"
     return [Finding("too-long", lines, f"{count} ({where}): {advice}.")]
 

@@ -98,12 +98,12 @@ def _print_lengths(lengths: Lengths, model: str, limit: int) -> None:
 
 
 def _print_findings(findings: tuple[Finding, ...], unit: str) -> None:
-    from localllm.data.dataset import listed
+    from localllm.data.dataset import at
     from localllm.sanitize import sanitize_line
 
     for finding in findings[:_MOST]:
         lines = finding.lines
-        where = f"{unit}{'s' * (len(lines) > 1)} {listed(lines)}: " if finding.kind == "unusable" else ""
+        where = f"{at(unit, lines)}: " if finding.kind == "unusable" else ""
         count = f" ({len(lines)} of them)" if where and len(lines) > 8 else ""
         print(f"  {sanitize_line(where + finding.message + count)}")
     if len(findings) > _MOST:
