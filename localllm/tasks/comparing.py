@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import threading
@@ -18,6 +19,7 @@ from localllm.evaluate.agreement import Agreement, LogProbs, compare, log_softma
 from localllm.tune.job import BASE_LOGPROBS, TUNED_LOGPROBS, Job, write_job
 from localllm.tune.process import run_job
 from localllm.types import Example
+from localllm.weights.beside import is_running, storage_error
 from localllm.weights.gguf import read_header
 from localllm.weights.rope import depends_on_ctx, usual_ctx
 
@@ -40,7 +42,7 @@ def compared(
 
     Raises TrainingError, EngineError, AdapterError and CancelledError.
     """
-    with work_folder() as work:
+    with work_folder(cache) as work:
         write_job(work, Job("compare", pair.base, pair.folder, cache), sequences=sequences)
         for _ in run_job(work, cancel):
             pass
@@ -53,9 +55,21 @@ def compared(
 
 
 @contextmanager
-def work_folder() -> Iterator[Path]:
-    """A folder for what only a comparison needs."""
-    work = Path(tempfile.mkdtemp(prefix="localllm-verify-"))
+def work_folder(cache: Path) -> Iterator[Path]:
+    """A folder for what only a comparison needs: below the cache, because a system's temporary folder may be memory.
+
+    What processes that were killed have left there is removed. Raises StorageError.
+    """
+    parent = cache / "verify"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for left in parent.iterdir():
+            number = left.name.partition("-")[0]
+            if not number.isdigit() or not is_running(int(number)):
+                shutil.rmtree(left, ignore_errors=True)
+        work = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
+    except OSError as error:
+        raise storage_error(parent, error) from error
     try:
         yield work
     finally:

@@ -54,7 +54,7 @@ def measure(
     Yields as `compared` does. Raises what it and the writing of the copy raise.
     """
     base, adapter = read_header(pair.base), read_header(pair.gguf)
-    with work_folder() as work:
+    with work_folder(cache) as work:
         room = min(LIMIT, int(shutil.disk_usage(work).free * 0.8))
         layers = choose_layers(base, touched_layers(adapter.tensors), room)
         if float_size(base, layers) > room:

@@ -90,7 +90,7 @@ def verify(
     """
     ours = _of_this_machine(registry, adapter)
     base = registry.model(model or _base_of(registry, ours, adapter))
-    with work_folder() as work:
+    with work_folder(registry.home.cache) as work:
         if ours:
             name, folder = registry.adapter_for(adapter, base).name, ours.path.parent
         else:

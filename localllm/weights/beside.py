@@ -56,12 +56,13 @@ def _remove_abandoned(target: Path) -> None:
     ours = re.compile(r"\.+" + re.escape(target.name) + _ENDING)
     for path in target.parent.iterdir():
         found = ours.fullmatch(path.name)
-        if found and not _runs(int(found[1])):
+        if found and not is_running(int(found[1])):
             with suppress(OSError):
                 path.unlink()
 
 
-def _runs(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Whether there is a process of that number."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

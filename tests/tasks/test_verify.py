@@ -151,6 +151,13 @@ def test_an_adapter_from_elsewhere_is_verified_where_it_lies(kind: str, home: Ho
         next(iter(verify(registry, str(adapter))))
 
 
+def test_nothing_of_a_comparison_stays(home: Home) -> None:
+    left = home.cache / "verify" / "999999999-killed"
+    left.mkdir(parents=True)
+    list(verify(Registry(home), str(ADAPTERS / "llama-plain"), str(ADAPTERS / "llama.gguf")))
+    assert list((home.cache / "verify").iterdir()) == []
+
+
 def test_an_import_carries_its_certificate(home: Home) -> None:
     registry, base = Registry(home), ADAPTERS / "llama.gguf"
     request = ImportRequest(ADAPTERS / "llama-plain", str(base), "elsewhere", verify=True)
