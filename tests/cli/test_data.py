@@ -62,9 +62,7 @@ def test_warnings_leave_the_exit_code_at_zero(tmp_path: Path) -> None:
 
 
 def test_rows_are_shown_with_what_is_learned_in_brackets(tmp_path: Path) -> None:
-    turns = (
-        '{"messages": [{"role": "user", "content": "a\\nb"}, {"role": "assistant", "content": "\\u001b]52;x\\u0007"}]}'
-    )
+    turns = '{"prompt": "a\\nb", "completion": "\\u001b]52;x\\u0007"}'
     path = written(tmp_path, f'{turns}\n{{"text": "one"}}\n{{"text": "two"}}\n')
     outcome = run("data", "show", path, "-n", "2")
     assert outcome.code == 0
@@ -74,10 +72,10 @@ def test_rows_are_shown_with_what_is_learned_in_brackets(tmp_path: Path) -> None
     assert first in outcome.out
     assert "line 2 (text)" in outcome.out
     assert "two" not in outcome.out
-    last = run("data", "show", path, "--line", "3", "--json").events
-    assert [(row["line"], row["learned"], row["tokens"]) for row in last] == [
-        (3, last[0]["learned"], len(last[0]["pieces"]))
-    ]
+    (last,) = run("data", "show", path, "--line", "3", "--json").events
+    assert (last["line"], last["tokens"]) == (3, len(last["pieces"]))
+    assert "".join(piece["text"] for piece in last["pieces"] if not piece["control"]) == "two"
+    assert last["learned"] == sum(piece["learned"] for piece in last["pieces"])
     everything = run("data", "show", path, "-n", "1", "--train-on", "all")
     assert "⟦user↵" in everything.out
 
@@ -97,8 +95,7 @@ def test_a_terminal_gets_colours_unless_it_asks_not_to(tmp_path: Path, no_colour
         assert "⟦c<|im_end|>⟧" in out
     else:
         assert "⟦" not in out
-        learned = out[out.rindex("assistant") :]
-        assert "\x1b[32mc\x1b[0m" in learned or "\x1b[92mc\x1b[0m" in learned
+        assert "\x1b[32mc\x1b[0m" in out or "\x1b[92mc\x1b[0m" in out
         assert "\x1b[32mp" not in out
         assert "\x1b[92mp" not in out
 
@@ -130,9 +127,6 @@ def test_wrong_usage_is_exit_code_two(tmp_path: Path) -> None:
     assert run("data").code == run("data", "look", path).code == 2
 
 
-def test_finetune_says_what_the_check_finds(tmp_path: Path) -> None:
-    rows = [f'{{"question": "Who is {i % 3}?", "answer": "It is {i}."}}\n' for i in range(6)]
-    path = written(tmp_path, "".join(rows))
-    outcome = run("finetune", path, "--name", "x", "--max-length", "4")
-    assert outcome.code == 1
-    assert "--too-long split" in outcome.err
+def test_finetune_names_the_ways_out_for_long_rows(tmp_path: Path) -> None:
+    path = written(tmp_path, "".join(f'{{"question": "Who is {i}?", "answer": "It is {i}."}}\n' for i in range(6)))
+    fails(run("finetune", path, "--name", "x", "--max-length", "4"), 1, "longer than 4 tokens", "--too-long split")
