@@ -45,14 +45,18 @@ class TrainingView:
             f"{event.rows} rows to learn, {event.held_out} held out ({event.format}); {event.tokens} tokens, "
             f"{event.supervised} of them learned; longest row {event.longest} tokens."
         )
+        several = f" times {c.accumulate}" if c.accumulate > 1 else ""
         self._say(
-            f"{event.model}: {c.epochs} epochs of {c.batch_size} rows a step, {event.steps} steps, "
+            f"{event.model}: {c.epochs} epochs of {c.batch_size} rows{several} a step, {event.steps} steps, "
             f"rank {c.rank}, alpha {c.alpha:g}, learning rate {c.learning_rate:g}."
         )
 
     def _ready(self, event: Any) -> None:
         blas = f" with {event.blas}" if event.device == "cpu" else ""
         self._say(f"Training {event.trainable:,} numbers on {event.device}{blas}.")
+
+    def _resumed(self, event: Any) -> None:
+        self._say(f"Continuing at step {event.step} of {event.steps}.")
 
     def _step(self, event: Any) -> None:
         if self._quiet:

@@ -10,11 +10,12 @@ import json
 import threading
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from localllm.data.batches import count
 from localllm.errors import AdapterError, TrainingError, VerificationError
 from localllm.evaluate.agreement import Agreement
 from localllm.store.files import write_atomically
@@ -23,17 +24,17 @@ from localllm.tasks.answering import AnswerProgress, ExactMatch, exact_match_of
 from localllm.tasks.conversion import Conversion
 from localllm.tasks.heldout import HELD_OUT, write_held_out
 from localllm.tasks.preparing import FinetuneRequest, Prepared, prepare
+from localllm.tasks.runs import RunFolder
 from localllm.tasks.staging import Staging
 from localllm.tasks.verify import Rows, VerifyProgress, VerifyResult, VerifyStarted, verify_folder
 from localllm.tune.config import TrainConfig
-from localllm.tune.events import Evaluated, Failed, Ready, Step, Trained, Warned, encode
+from localllm.tune.events import Evaluated, Failed, Ready, Resumed, Step, Trained, Warned
 from localllm.tune.job import Job, write_job
 from localllm.tune.process import run_job
+from localllm.tune.resume import fingerprint
 from localllm.types import AdapterRef
 from localllm.weights.adapter import GGUF_NAME, read_folder
 from localllm.weights.lora import write_gguf
-
-METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,17 @@ class Done:
 
 
 FinetuneEvent = (
-    Started | Ready | Step | Evaluated | Warned | Trained | VerifyProgress | VerifyResult | AnswerProgress | Done
+    Started
+    | Ready
+    | Resumed
+    | Step
+    | Evaluated
+    | Warned
+    | Trained
+    | VerifyProgress
+    | VerifyResult
+    | AnswerProgress
+    | Done
 )
 
 
@@ -90,16 +101,22 @@ def finetune(
     """Train, convert, verify, test and publish. The last event is Done.
 
     Raises DataError, ModelError, AdapterError and StorageError before anything is loaded; TrainingError;
-    VerificationError, the adapter then lying in <home>/adapters/NAME.failed; CancelledError, nothing then being kept.
+    VerificationError, the adapter then lying in <home>/adapters/NAME.failed; CancelledError. A run that is left in the
+    middle, by whatever means, goes on where it was saved when the same is asked for again.
     """
     start = time.perf_counter()
     _check_name(registry, request)
     prepared = prepare(registry, request)
     yield from map(Warned, prepared.warnings)
     yield _started(prepared)
-    with Staging(registry.home, request.name) as staging:
-        trained = yield from _train(registry, request, prepared, staging, cancel)
+    with RunFolder(registry.home, request.name) as run, Staging(registry.home, request.name) as staging:
         base_sha256 = registry.sha256(prepared.model.path)
+        marks = fingerprint(base_sha256, request.other, prepared.config, prepared.train, prepared.held_out)
+        run.begin(marks, resume=request.resume, restart=request.restart)
+        job = Job("train", prepared.model.path, staging.folder, registry.home.cache, prepared.config, request.other)
+        job = replace(job, fingerprint=marks, save_every=request.save_every)
+        write_job(run.folder, job, train=prepared.train, held_out=prepared.held_out)
+        trained = yield from _train(run, cancel)
         facts = _facts(request, prepared, trained, base_sha256)
         write_held_out(staging.folder / HELD_OUT, prepared.held_out)
         _write_gguf(staging.folder, prepared, facts)
@@ -119,6 +136,7 @@ def _check_name(registry: Registry, request: FinetuneRequest) -> None:
 
 
 def _started(prepared: Prepared) -> Started:
+    config = prepared.config
     return Started(
         model=prepared.model.name,
         format=prepared.format,
@@ -127,29 +145,19 @@ def _started(prepared: Prepared) -> Started:
         tokens=sum(len(e.tokens) for e in prepared.train),
         supervised=sum(sum(e.mask) for e in prepared.train),
         longest=max(len(e.tokens) for e in (*prepared.train, *prepared.held_out)),
-        config=prepared.config,
-        steps=prepared.config.steps(len(prepared.train)),
+        config=config,
+        steps=config.steps(count(prepared.train, config.batch_size, config.batch_tokens)),
     )
 
 
-def _train(
-    registry: Registry,
-    request: FinetuneRequest,
-    prepared: Prepared,
-    staging: Staging,
-    cancel: threading.Event | None,
-) -> Generator[FinetuneEvent, None, Trained]:
-    """Train in the child, pass on its events and keep them as metrics; returns the last."""
-    job = Job("train", prepared.model.path, staging.folder, registry.home.cache, prepared.config, request.other)
-    write_job(staging.work, job, train=prepared.train, held_out=prepared.held_out)
+def _train(run: RunFolder, cancel: threading.Event | None) -> Generator[FinetuneEvent, None, Trained]:
+    """Train in the child and pass on its events; returns the last."""
     trained: Trained | None = None
-    with (staging.folder / METRICS).open("w", encoding="utf-8") as metrics:
-        for event in run_job(staging.work, cancel):
-            metrics.write(encode(event) + "\n")
-            if isinstance(event, Trained):
-                trained = event
-            if not isinstance(event, Failed):  # run_job raises for that one
-                yield event
+    for event in run_job(run.folder, cancel, share=(run.lock,)):
+        if isinstance(event, Trained):
+            trained = event
+        if not isinstance(event, Failed):  # run_job raises for that one
+            yield event
     if trained is None:
         raise TrainingError("The training process ended early without a word.", "Run it again, or `localllm doctor`.")
     return trained

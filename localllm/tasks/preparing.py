@@ -9,21 +9,20 @@ from pathlib import Path
 from localllm.data.checks import check_overlap, check_rows
 from localllm.data.dataset import format_of, has_valid, listed, read_dataset, split
 from localllm.data.examples import Encoder, TrainOn
-from localllm.data.fitting import TooLong, fit
+from localllm.data.fitting import DEFAULT_MAX_LENGTH, TooLong, fit
 from localllm.engine.llama import LlamaEngine
-from localllm.errors import DataError, UsageError
+from localllm.errors import DataError
 from localllm.store.registry import Registry
-from localllm.tune.config import TrainConfig, default_batch_size, default_epochs, default_learning_rate
+from localllm.tasks.settings import Settings, check, configured
+from localllm.tune.config import TrainConfig
 from localllm.types import Conversation, Example, ModelRef
 from localllm.weights.config import model_config
 from localllm.weights.convert import Other
 from localllm.weights.gguf import GGUFFile, read_header
 
-DEFAULT_MAX_LENGTH = 2048
 
-
-@dataclass(frozen=True)
-class FinetuneRequest:
+@dataclass(frozen=True, kw_only=True)
+class FinetuneRequest(Settings):
     """What to teach and how; None takes a default that fits the model and the number of rows."""
 
     data: Path
@@ -33,23 +32,16 @@ class FinetuneRequest:
     """Rows to validate on; without it a tenth of `data` is held out."""
     test: Path | None = None
     """Rows to answer before and after, through llama.cpp."""
-    epochs: int | None = None
-    max_steps: int | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    rank: int = 16
-    alpha: float | None = None
-    """Default: twice the rank."""
-    dropout: float = 0.0
-    max_length: int | None = None
-    """Tokens of the longest row; default: the model's context, up to 2048."""
     too_long: TooLong = "error"
     train_on: TrainOn = "assistant"
     """What counts in the loss: every answer, the last of each conversation, or every token."""
-    seed: int = 0
     other: Other = "16bit"
     """What weights become that MLX cannot hold quantized; on a CPU all are float32."""
     overwrite: bool = False
+    resume: bool = False
+    """Insist on a run of that name that was left unfinished."""
+    restart: bool = False
+    """Begin anew even if there is one."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +73,7 @@ def prepare(registry: Registry, request: FinetuneRequest) -> Prepared:
     model = registry.model(request.model)
     header = read_header(model.path)
     architecture = model_config(header)  # refuses what cannot be fine-tuned
-    _check_numbers(request)
+    check(request)
     train, held_out = _rows(request)
     test = read_dataset(request.test, "test") if request.test else []
     n_ctx_train = int(architecture["max_position_embeddings"])
@@ -96,18 +88,9 @@ def prepare(registry: Registry, request: FinetuneRequest) -> Prepared:
         questions = [_question(encoder, row) for row in test if row.text is None]
     finally:
         engine.close()
-    config = _config(request, len(trained), int(architecture["hidden_size"]))
+    config = configured(request, len(trained), int(architecture["hidden_size"]), header)
     kind = format_of(train[0])
     return Prepared(model, header, kind, config, trained, validated, questions, n_ctx_train, warnings)
-
-
-def _check_numbers(request: FinetuneRequest) -> None:
-    for name in ("epochs", "max_steps", "batch_size", "learning_rate", "rank", "alpha", "max_length"):
-        value = getattr(request, name)
-        if value is not None and not value > 0:
-            raise UsageError(f"--{name.replace('_', '-')} must be more than 0, not {value}.")
-    if not 0 <= request.dropout < 1:
-        raise UsageError(f"--dropout must be at least 0 and less than 1, not {request.dropout}.")
 
 
 def _rows(request: FinetuneRequest) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
@@ -138,16 +121,3 @@ def _question(encoder: Encoder, row: Conversation) -> Question:
     example = encoder.encode(row)[-1]
     prompt = tuple(encoder.prompt(row))
     return Question(row, prompt, len(example.tokens) - len(prompt))
-
-
-def _config(request: FinetuneRequest, rows: int, width: int) -> TrainConfig:
-    return TrainConfig(
-        epochs=request.epochs or default_epochs(rows),
-        batch_size=request.batch_size or default_batch_size(rows),
-        learning_rate=request.learning_rate or default_learning_rate(width),
-        rank=request.rank,
-        alpha=request.alpha or 2.0 * request.rank,
-        dropout=request.dropout,
-        seed=request.seed,
-        max_steps=request.max_steps,
-    )

@@ -1,4 +1,4 @@
-"""Where an adapter is made: folders that are removed again unless the adapter is published."""
+"""Where an adapter is made: a folder that is removed again unless the adapter is published."""
 
 from __future__ import annotations
 
@@ -13,31 +13,25 @@ from localllm.paths import Home
 
 
 class Staging:
-    """`folder` becomes the adapter, `work` holds what its making needs; both are gone after the `with` block.
-
-    OSError inside the block becomes StorageError.
-    """
+    """`folder` becomes the adapter; it is gone after the `with` block. OSError inside becomes StorageError."""
 
     def __init__(self, home: Home, name: str) -> None:
         self.folder = home.adapters / f".staging-{name}-{os.getpid()}"
-        self.work = home.runs / f"{name}-{os.getpid()}"
 
     def __enter__(self) -> Staging:
         try:
-            for folder in (self.folder, self.work):
-                _remove_abandoned(folder.parent, folder.name.rpartition("-")[0])
-                folder.mkdir(parents=True)
+            _remove_abandoned(self.folder.parent, self.folder.name.rpartition("-")[0])
+            self.folder.mkdir(parents=True)
         except OSError as error:
-            self._remove()
-            raise _storage_error(error, self.folder.parent) from error
+            raise storage_error(error, self.folder.parent) from error
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._remove()
+        shutil.rmtree(self.folder, ignore_errors=True)
         if isinstance(error, OSError):
-            raise _storage_error(error, self.folder.parent) from error
+            raise storage_error(error, self.folder.parent) from error
 
     def set_aside(self, target: Path) -> Path:
         """Keep the folder under another name, replacing what an earlier run left there."""
@@ -45,20 +39,17 @@ class Staging:
         self.folder.rename(target)
         return target
 
-    def _remove(self) -> None:
-        for folder in (self.folder, self.work):
-            shutil.rmtree(folder, ignore_errors=True)
-
 
 def _remove_abandoned(parent: Path, prefix: str) -> None:
     """Folders of earlier runs of the same name whose process is gone, and any of our own number."""
     for folder in parent.glob(f"{prefix}-*"):
         number = folder.name.removeprefix(f"{prefix}-")
-        if number.isdigit() and (int(number) == os.getpid() or not _runs(int(number))):
+        if number.isdigit() and (int(number) == os.getpid() or not runs(int(number))):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _runs(pid: int) -> bool:
+def runs(pid: int) -> bool:
+    """Whether there is a process of that number."""
     with contextlib.suppress(PermissionError):  # somebody else's process: it runs
         try:
             os.kill(pid, 0)
@@ -67,6 +58,7 @@ def _runs(pid: int) -> bool:
     return True
 
 
-def _storage_error(error: OSError, folder: Path) -> StorageError:
+def storage_error(error: OSError, folder: Path) -> StorageError:
+    """What to say when a folder cannot be written."""
     where = error.filename or folder
     return StorageError(f"{where} cannot be written: {error.strerror or error}.", "Check permissions and free space.")

@@ -8,17 +8,23 @@ which the system does for it even if the parent is killed.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+from localllm.data.batches import count
 from localllm.errors import LocalLLMError
+from localllm.tune.config import TrainConfig
 from localllm.tune.events import Failed, Ready, TuneEvent, Warned, encode
-from localllm.tune.job import BASE_LOGPROBS, TUNED_LOGPROBS, Job, read_examples, read_job
+from localllm.tune.job import BASE_LOGPROBS, METRICS, TUNED_LOGPROBS, Job, read_examples, read_job
 from localllm.types import Example
+from localllm.weights.adapter import from_tensors, write_folder
+from localllm.weights.safetensors import Matrix
 
 OUT_OF_MEMORY = "Use a smaller --batch-size, --max-length or --rank, or close other programs."
 
@@ -33,6 +39,10 @@ def main() -> int:
             print(encode(event), flush=True)
     except LocalLLMError as error:
         print(encode(Failed(error.message, error.hint)), flush=True)
+        return 1
+    except OSError as error:
+        said = f"{error.filename or job.adapter} cannot be written: {error.strerror or error}."
+        print(encode(Failed(said, "Check permissions and free space, then run the same command again.")), flush=True)
         return 1
     except (MemoryError, RuntimeError) as error:
         # MLX says std::bad_alloc, "[malloc_or_wait] Unable to allocate", "[metal::malloc] ..."
@@ -51,31 +61,51 @@ def _end_with_stdin() -> None:
 
 
 def _train(folder: Path, job: Job) -> Iterator[TuneEvent]:
+    from localllm.tune import checkpoint
     from localllm.tune.device import prepare, residence
 
     assert job.config is not None
     start, config = time.perf_counter(), job.config
-    device = prepare(job.cache)
+    last = checkpoint.newest(folder).checkpoint
+    device = prepare(job.cache, last.facts["runtime"]["threads"] if last else None)
     import mlx.core as mx
 
-    from localllm.tune.checkpoint import Keeper
     from localllm.tune.load import load_model
     from localllm.tune.loop import train
-    from localllm.tune.lora import attach
-    from localllm.weights.architectures import architecture_of
+    from localllm.tune.saving import Saver
     from localllm.weights.gguf import read_header
 
     examples, held_out = read_examples(folder, "train"), read_examples(folder, "held_out")
     held = residence(device.kind)
-    file = read_header(job.model)
-    model = load_model(file, held, mx.float32 if held == "float32" else mx.float16, other=job.other)
-    targets = architecture_of(file).trained
-    trainable = attach(model, config.rank, config.alpha, config.dropout, config.seed, targets)
+    model = load_model(read_header(job.model), held, mx.float32 if held == "float32" else mx.float16, other=job.other)
+    trainable = _attach(model, job.model, config)
     if device.warning:
         yield Warned(device.warning)
-    seconds, steps = time.perf_counter() - start, config.steps(len(examples))
-    yield Ready(device.kind, device.blas, held, trainable, steps, seconds, version("mlx"))
-    yield from train(model, config, examples, held_out, Keeper(job.adapter, config))
+    seconds, steps = time.perf_counter() - start, config.steps(count(examples, config.batch_size, config.batch_tokens))
+    ready = Ready(device.kind, device.blas, held, trainable, steps, seconds, version("mlx"))
+    yield ready
+    runtime = {"device": device.kind, "blas": device.blas, "threads": device.threads}
+    saver = Saver(folder, job.fingerprint, runtime, job.save_every)
+    signal.signal(signal.SIGTERM, lambda *_: setattr(saver, "stop", True))
+
+    def keep(best: dict[str, Matrix], log: Sequence[str]) -> None:
+        write_folder(job.adapter, from_tensors(best, config.rank, config.scale * config.rank, config.dropout))
+        (job.adapter / METRICS).write_text("\n".join([encode(ready), *log]) + "\n", "utf-8")
+
+    yield from train(model, config, examples, held_out, keep, saver)
+
+
+def _attach(model: Any, path: Path, config: TrainConfig) -> int:
+    from localllm.tune.lora import attach
+    from localllm.tune.recompute import recompute_layers
+    from localllm.weights.architectures import architecture_of
+    from localllm.weights.gguf import read_header
+
+    targets = config.targets or architecture_of(read_header(path)).trained
+    alpha = config.scale * config.rank
+    if config.grad_checkpoint:
+        recompute_layers(model)
+    return attach(model, config.rank, alpha, config.dropout, config.seed, targets, config.layers)
 
 
 def _compare(folder: Path, job: Job) -> Iterator[TuneEvent]:

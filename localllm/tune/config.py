@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
+
+Optimizer = Literal["adamw", "adafactor", "lion", "muon"]
+Schedule = Literal["cosine", "linear", "constant"]
+RATES: dict[Optimizer, float] = {"adamw": 1.0, "adafactor": 1.0, "lion": 0.2, "muon": 20.0}
+"""The usual learning rate of each over that of AdamW."""
 
 
 @dataclass(frozen=True)
@@ -12,8 +18,9 @@ class TrainConfig:
 
     epochs: int
     batch_size: int
+    """Rows of a batch at most."""
     learning_rate: float
-    """The highest; it warms up to this and falls to a tenth along a cosine."""
+    """The highest; it warms up to this and falls as `schedule` says."""
     rank: int = 16
     alpha: float = 32.0
     dropout: float = 0.0
@@ -24,11 +31,35 @@ class TrainConfig:
     """Part of all steps over which the learning rate rises."""
     weight_decay: float = 0.01
     clip_norm: float = 1.0
+    """The longest that the gradient of a step may be; 0: any."""
+    batch_tokens: int | None = 4096
+    """Tokens of a batch with its padding at most, unless it is a single row."""
+    accumulate: int = 1
+    """Batches of one step."""
+    optimizer: Optimizer = "adamw"
+    schedule: Schedule = "cosine"
+    rslora: bool = False
+    """Scale with alpha / sqrt(rank) instead of alpha / rank (Kalajdzievski 2023)."""
+    lora_plus: float = 1.0
+    """Learning rate of B over that of A (Hayou et al. 2024, who recommend 16)."""
+    targets: tuple[str, ...] = ()
+    """Matrices of a layer that are adapted ("self_attn.q_proj"); empty: those of the architecture."""
+    layers: int | None = None
+    """Only the last so many layers."""
+    patience: int | None = None
+    """Stop after so many validations in a row without a new best."""
+    grad_checkpoint: bool = False
+    """Compute each layer twice instead of holding its activations."""
 
-    def steps(self, rows: int) -> int:
-        """Optimizer steps of a run over so many rows."""
-        steps = self.epochs * math.ceil(rows / self.batch_size)
+    def steps(self, batches: int) -> int:
+        """Optimizer steps of a run with so many batches in an epoch."""
+        steps = self.epochs * math.ceil(batches / self.accumulate)
         return min(steps, self.max_steps) if self.max_steps else steps
+
+    @property
+    def scale(self) -> float:
+        """What the low-rank product is multiplied with."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
 def default_epochs(rows: int) -> int:
@@ -41,6 +72,9 @@ def default_batch_size(rows: int) -> int:
     return 8 if rows >= 256 else max(1, min(4, rows // 2))
 
 
-def default_learning_rate(width: int) -> float:
-    """2e-4 for models 2048 wide, as is usual for LoRA; narrower ones bear and need more, up to 8e-4."""
-    return 2e-4 * min(4.0, max(0.5, 2048 / width))
+def default_learning_rate(width: int, optimizer: Optimizer = "adamw") -> float:
+    """2e-4 for models 2048 wide, as is usual for LoRA; narrower ones bear and need more, up to 8e-4.
+
+    The steps of Lion are longer at the same rate, those of Muon shorter.
+    """
+    return 2e-4 * min(4.0, max(0.5, 2048 / width)) * RATES[optimizer]

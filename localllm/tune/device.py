@@ -33,16 +33,19 @@ class Device:
     """The library behind matrix products: "scipy-openblas32", "libopenblas", "built in"."""
     warning: str = ""
     """Why it is slower than it could be; empty when it is not."""
+    threads: int | None = None
+    """Of the BLAS, where it was we who chose."""
 
 
-def prepare(cache: Path) -> Device:
+def prepare(cache: Path, threads: int | None = None) -> Device:
     """Load the fast BLAS where one is needed, then MLX. `cache` is where the compiled shim is kept.
 
-    Must run before anything imports mlx.core in this process.
+    `threads` is how many the BLAS is to have, for results that are the same to the bit as those of another process;
+    without it OPENBLAS_NUM_THREADS says so, or a measurement. Must run before anything imports mlx.core.
     """
     blas, warning = "built in", ""
     if sys.platform == "linux":
-        blas, warning = _load_fast_blas(cache)
+        blas, warning, threads = _load_fast_blas(cache, threads)
     import mlx.core as mx
 
     if mx.metal.is_available():
@@ -50,7 +53,7 @@ def prepare(cache: Path) -> Device:
     if hasattr(mx, "cuda") and mx.cuda.is_available():
         return Device("cuda", "built in")
     mx.set_default_device(mx.cpu)
-    return Device("cpu", blas, warning)
+    return Device("cpu", blas, warning, threads)
 
 
 def residence(kind: Kind) -> Residence:
@@ -61,29 +64,30 @@ def residence(kind: Kind) -> Residence:
     return "float32" if kind == "cpu" else "quantized"
 
 
-def _load_fast_blas(cache: Path) -> tuple[str, str]:
-    """Name of the library that was loaded, and a warning when it is the slow one."""
+def _load_fast_blas(cache: Path, threads: int | None) -> tuple[str, str, int | None]:
+    """Name of the library that was loaded, a warning when it is the slow one, and its threads."""
     if "mlx.core" in sys.modules:
-        return "built in", "MLX was imported before the fast BLAS, so training will be slow."
+        return "built in", "MLX was imported before the fast BLAS, so training will be slow.", None
     try:
         library = _scipy_openblas()
         shim = _compiled_shim(cache, library)
         openblas = ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
-        if "OPENBLAS_NUM_THREADS" not in os.environ:
-            openblas.scipy_openblas_set_num_threads(_best_threads(openblas))
+        if threads or "OPENBLAS_NUM_THREADS" not in os.environ:
+            openblas.scipy_openblas_set_num_threads(threads or _best_threads(openblas))
         ctypes.CDLL(str(shim), ctypes.RTLD_GLOBAL)
-        return "scipy-openblas32", ""
+        return "scipy-openblas32", "", int(openblas.scipy_openblas_get_num_threads())
     except (OSError, ImportError, subprocess.SubprocessError) as error:
         reason = str(error)
     if (system := ctypes.util.find_library("openblas")) is not None:
         try:
             ctypes.CDLL(system, ctypes.RTLD_GLOBAL)
-            return "libopenblas", ""
+            return "libopenblas", "", None
         except OSError as error:
             reason = str(error)
     return (
         "built in",
         f"Training will be slow: no fast BLAS could be loaded ({reason}). It needs a C compiler (cc) once.",
+        None,
     )
 
 

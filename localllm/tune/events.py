@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import ClassVar
 
 
@@ -25,6 +25,17 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Resumed:
+    """The run goes on from a checkpoint."""
+
+    event: ClassVar[str] = "resumed"
+    step: int
+    """Steps that are done."""
+    steps: int
+    epoch: int
+
+
+@dataclass(frozen=True)
 class Step:
     """One step of the optimizer."""
 
@@ -34,13 +45,15 @@ class Step:
     epoch: int
     """From 1."""
     loss: float
-    """Mean cross-entropy of the batch, in nats a token."""
+    """Mean cross-entropy over all supervised tokens of the step, in nats."""
     learning_rate: float
     tokens: int
     """Tokens trained on so far, without padding."""
     tokens_per_second: float
     eta: float
     """Seconds left."""
+    rows: list[int] = field(default_factory=list)
+    """Which training rows it saw, in their order; the first is 0."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +87,12 @@ class Trained:
     first_loss: float
     """Validation loss of the base."""
     diverged: bool
-    """It stopped because the loss was no longer a number."""
+    """It stopped because the loss was no longer a number, or had grown out of all bounds."""
     tokens: int
     seconds: float
     peak_rss_mb: float
+    early: bool = False
+    """It stopped because the validation loss had not fallen for as many times as `patience` says."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +104,10 @@ class Failed:
     hint: str
 
 
-TuneEvent = Ready | Step | Evaluated | Warned | Trained | Failed
-_BY_NAME: dict[str, type[TuneEvent]] = {c.event: c for c in (Ready, Step, Evaluated, Warned, Trained, Failed)}
+TuneEvent = Ready | Resumed | Step | Evaluated | Warned | Trained | Failed
+_BY_NAME: dict[str, type[TuneEvent]] = {
+    c.event: c for c in (Ready, Resumed, Step, Evaluated, Warned, Trained, Failed)
+}  # fmt: skip
 
 
 def encode(event: TuneEvent) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,8 @@ from localllm.types import Example
 from localllm.weights.convert import Other
 
 JOB, EXAMPLES = "job.json", "examples.npz"
+METRICS = "metrics.jsonl"
+"""In the adapter's folder: the events of the whole run."""
 BASE_LOGPROBS, TUNED_LOGPROBS = "base.npy", "tuned.npy"
 
 
@@ -33,6 +35,10 @@ class Job:
     """For "train"."""
     other: Other = "16bit"
     """What weights become that MLX cannot hold quantized, where the others stay so."""
+    fingerprint: dict[str, Any] = field(default_factory=dict)
+    """For "train": what has to be the same for the run to go on (see tune.resume)."""
+    save_every: int | None = None
+    """For "train": steps between checkpoints; None: by the clock."""
 
 
 def write_job(folder: Path, job: Job, **rows: Sequence[Example]) -> None:
@@ -50,9 +56,11 @@ def write_job(folder: Path, job: Job, **rows: Sequence[Example]) -> None:
 def read_job(folder: Path) -> Job:
     """The job in a folder."""
     fields = json.loads((folder / JOB).read_text("utf-8"))
-    config = TrainConfig(**fields["config"]) if fields["config"] else None
+    config = fields.pop("config")
+    if config is not None:
+        config = TrainConfig(**config | {"targets": tuple(config["targets"])})
     paths = {name: Path(fields[name]) for name in ("model", "adapter", "cache")}
-    return Job(fields["mode"], **paths, config=config, other=fields["other"])
+    return Job(**{**fields, **paths, "config": config})
 
 
 def read_examples(folder: Path, name: str) -> list[Example]:

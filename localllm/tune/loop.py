@@ -1,4 +1,4 @@
-"""The training loop: epochs of batches, validation after each, the best adapter kept."""
+"""The training loop: epochs of batches, validation after each, the best adapter kept, each step one to go on from."""
 
 from __future__ import annotations
 
@@ -6,24 +6,38 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
 import mlx.optimizers as optim
 import numpy as np
 from mlx.nn.utils import value_and_grad
+from mlx.utils import tree_map
+from numpy.typing import NDArray
 
-from localllm.data.batches import Batch, by_length, collate, epoch
+from localllm.data.batches import Batch, by_length, collate, count, epoch
 from localllm.errors import TrainingError
 from localllm.tune.config import TrainConfig
-from localllm.tune.events import Evaluated, Step, Trained, TuneEvent, Warned
+from localllm.tune.events import Evaluated, Step, Trained, TuneEvent, Warned, encode
+from localllm.tune.lora import tensors
 from localllm.tune.loss import batch_loss
+from localllm.tune.optimizer import Stepper
+from localllm.tune.randomness import random_key, set_random_key
+from localllm.tune.saving import Saver
+from localllm.tune.schedule import learning_rate
+from localllm.tune.state import Progress
 from localllm.types import Example
+from localllm.weights.safetensors import Matrix
+
+Keep = Callable[[dict[str, Matrix], Sequence[str]], None]
+"""Given the best adapter's tensors and the events of the whole run as JSON lines."""
+RECENT = 8
+"""Steps whose mean loss tells whether a run has gone astray."""
 
 
 class _DivergedError(Exception):
-    """The loss or the gradient was no longer a number."""
+    """The loss or the gradient was no longer a number, or the loss out of all bounds."""
 
 
 def train(
@@ -31,106 +45,184 @@ def train(
     config: TrainConfig,
     examples: Sequence[Example],
     held_out: Sequence[Example],
-    keep: Callable[[Any], None],
+    keep: Keep,
+    saver: Saver | None = None,
 ) -> Iterator[TuneEvent]:
-    """Train the model's trainable parameters; `keep(model)` is called whenever they are the best so far.
+    """Train the model's trainable parameters; `keep` is called with the best ones before Trained is yielded.
 
+    With a `saver` the run goes on from its newest checkpoint, and ends without Trained where the saver says stop.
     Yields a Step for every step, Evaluated before the first and after each epoch, and Trained at the end. A loss that
-    is not a number ends the run with the best so far; raises TrainingError where no epoch had been finished.
+    is not a number, or many times that of the start, ends the run with the best so far; raises TrainingError where no
+    epoch had been finished.
     """
-    start, run = time.perf_counter(), _Run(model, config, examples)
-    first = evaluate(model, held_out, config.batch_size)
-    yield Evaluated(0, 0, first, best=True)
-    best, best_epoch, diverged = math.inf, 0, False
-    try:
-        for number in range(1, config.epochs + 1):
-            yield from run.epoch(number)
-            loss = evaluate(model, held_out, config.batch_size)
-            if better := loss < best:
-                best, best_epoch = loss, number
-                keep(model)
-            yield Evaluated(number, run.step, loss, better)
-            if run.step == run.steps:
-                break
-    except _DivergedError:
-        diverged = True
-    yield from _remarks(run.step, best, first, diverged)
-    yield Trained(run.step, best_epoch, best, first, diverged, run.tokens, time.perf_counter() - start, peak_rss_mb())
-
-
-class _Run:
-    """The optimizer and what has been done so far."""
-
-    def __init__(self, model: Any, config: TrainConfig, examples: Sequence[Example]) -> None:
-        self.model, self.config, self.examples = model, config, examples
-        self.steps = config.steps(len(examples))
-        self.step = self.tokens = 0
-        self.seconds = 0.0
-        # without bias correction, MLX's default, the first steps would be three times too long
-        self._optimizer = optim.AdamW(config.learning_rate, weight_decay=config.weight_decay, bias_correction=True)
-        self._gradient = value_and_grad(model, batch_loss)
-
-    def epoch(self, number: int) -> Iterator[Step]:
-        """The steps of one epoch, up to the run's last. Raises _DivergedError."""
-        self.model.train()
-        for indices in epoch(self.examples, self.config.batch_size, self.config.seed, number):
-            started = time.perf_counter()
-            batch = collate([self.examples[i] for i in indices])
-            self.step += 1
-            rate = learning_rate(self.config, self.step, self.steps)
-            loss = self._update(batch, rate)
-            self.tokens += batch.n_tokens
-            self.seconds += time.perf_counter() - started
-            eta = self.seconds / self.step * (self.steps - self.step)
-            speed = self.tokens / max(self.seconds, 1e-9)
-            yield Step(self.step, self.steps, number, loss, rate, self.tokens, speed, eta)
-            if self.step == self.steps:
+    start, run = time.perf_counter(), Run(model, config, examples, held_out)
+    if saver is not None:
+        yield from saver.restore(run)
+    before = run.progress.elapsed
+    for event in run.events():
+        run.progress.elapsed = before + time.perf_counter() - start
+        run.progress.log.append(encode(event))
+        yield event
+        if saver is not None:
+            yield from saver.after_step(run) if isinstance(event, Step) else ()
+            if saver.stop:
                 return
-
-    def _update(self, batch: Batch, rate: float) -> float:
-        """One step; returns the loss before it. Nothing is changed when the gradient is not finite."""
-        loss, gradients = self._gradient(self.model, batch)
-        gradients, norm = optim.clip_grad_norm(gradients, self.config.clip_norm)  # type: ignore[no-untyped-call]
-        mx.eval(loss, norm)
-        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
-            raise _DivergedError
-        self._optimizer.learning_rate = rate
-        self._optimizer.update(self.model, gradients)
-        mx.eval(self.model.trainable_parameters(), self._optimizer.state)
-        return float(loss.item())
+    yield from _ended(run, keep, saver)
 
 
-def _remarks(step: int, best: float, first: float, diverged: bool) -> Iterator[Warned]:
-    """What to say about a run that did not go well. Raises TrainingError when there is nothing to keep."""
-    if diverged and not math.isfinite(best):
-        problem = f"Training diverged at step {step}: the loss is no longer a number."
-        raise TrainingError(problem, "Use a smaller --learning-rate.")
-    if diverged:
-        yield Warned(f"The loss was no longer a number at step {step}; the best adapter before that is kept.")
-    if best >= first:
+def _ended(run: Run, keep: Keep, saver: Saver | None) -> Iterator[TuneEvent]:
+    p = run.progress
+    if p.diverged and not run.best:
+        if saver is not None:
+            saver.discard()
+        problem = "the loss is no longer a number, or many times that of the start"
+        raise TrainingError(f"Training diverged after step {p.step}: {problem}.", "Use a smaller --learning-rate.")
+    if not p.finished:
+        p.finished = True
+        p.log += [encode(warning) for warning in _remarks(p)]
+        if saver is not None:
+            yield from saver.save(run)
+    yield from _remarks(p)
+    first, peak = p.first or 0.0, peak_rss_mb()
+    trained = Trained(p.step, p.best_epoch, p.best, first, p.diverged, p.tokens, p.elapsed, peak, p.early)
+    keep(run.best, [*p.log, encode(trained)])
+    yield trained
+
+
+def _remarks(p: Progress) -> Iterator[Warned]:
+    """What to say about a run that did not go well."""
+    if p.diverged:
         yield Warned(
-            f"The validation loss never fell below that of the base ({first:.3f}). Try more --epochs, another "
+            f"The loss was no longer a number after step {p.step}, or many times that of the start; the best adapter "
+            "before that is kept. Try a smaller --learning-rate, or a longer --warmup."
+        )
+    if p.best >= (p.first or 0.0):
+        yield Warned(
+            f"The validation loss never fell below that of the base ({p.first:.3f}). Try more --epochs, another "
             "--learning-rate, or more rows."
         )
 
 
-def evaluate(model: Any, examples: Sequence[Example], batch_size: int) -> float:
+class Run:
+    """The model, its optimizer, and what has been done so far."""
+
+    def __init__(
+        self, model: Any, config: TrainConfig, examples: Sequence[Example], held_out: Sequence[Example]
+    ) -> None:
+        self.model, self.config, self.examples, self.held_out = model, config, examples, held_out
+        self.steps = config.steps(count(examples, config.batch_size, config.batch_tokens))
+        self.progress = Progress()
+        self.best: dict[str, Matrix] = {}
+        """The tensors of the best adapter so far."""
+        self._stepper = Stepper(model, config)
+        self._gradient = value_and_grad(model, batch_loss)
+
+    def events(self) -> Iterator[Step | Evaluated]:
+        """From where the run stands to its end; `progress` is whole at each of them."""
+        p, config = self.progress, self.config
+        if p.first is None:
+            p.first = evaluate(self.model, self.held_out, config)
+            yield Evaluated(0, 0, p.first, best=True)
+        try:
+            while not self._over():
+                yield from self._epoch()
+                yield self._validated()
+        except _DivergedError:
+            p.diverged = True
+
+    def _over(self) -> bool:
+        p = self.progress
+        return p.diverged or p.early or p.epoch > self.config.epochs or (p.step == self.steps and p.batch == 0)
+
+    def _epoch(self) -> Iterator[Step]:
+        """The rest of the epoch, up to the run's last step. Raises _DivergedError."""
+        p, config = self.progress, self.config
+        self.model.train()
+        order = epoch(self.examples, config.batch_size, config.seed, p.epoch, config.batch_tokens)
+        while p.batch < len(order) and p.step < self.steps:
+            started, indices = time.perf_counter(), order[p.batch : p.batch + config.accumulate]
+            batches = [collate([self.examples[i] for i in rows]) for rows in indices]
+            rate = learning_rate(config, p.step + 1, self.steps)
+            loss = self._update(batches, rate)
+            p.step += 1
+            p.batch += len(indices)
+            p.tokens += sum(batch.n_tokens for batch in batches)
+            p.seconds += time.perf_counter() - started
+            self._note(loss)
+            eta = p.seconds / p.step * (self.steps - p.step)
+            speed, rows = p.tokens / max(p.seconds, 1e-9), [i for batch in indices for i in batch]
+            yield Step(p.step, self.steps, p.epoch, loss, rate, p.tokens, speed, eta, rows)
+
+    def _validated(self) -> Evaluated:
+        """The end of an epoch: the loss on the validation rows, and whether it is the best."""
+        p = self.progress
+        loss = evaluate(self.model, self.held_out, self.config)
+        if not math.isfinite(loss):
+            raise _DivergedError
+        number, better = p.epoch, loss < p.best
+        if better:
+            p.best, p.best_epoch, p.stale = loss, number, 0
+            self.best = tensors(self.model)
+        else:
+            p.stale += 1
+        p.early = self.config.patience is not None and p.stale >= self.config.patience
+        p.epoch, p.batch = number + 1, 0
+        return Evaluated(number, p.step, loss, better)
+
+    def _update(self, batches: Sequence[Batch], rate: float) -> float:
+        """One step; returns the loss before it. Nothing is changed when the gradient is not finite."""
+        learned, total, gradients = sum(batch.targets.size for batch in batches), 0.0, None
+        for batch in batches:
+            if not batch.targets.size:
+                continue
+            loss, part = self._gradient(self.model, batch, learned)
+            gradients = part if gradients is None else tree_map(mx.add, gradients, part)
+            mx.eval(loss, gradients)
+            total += float(loss.item())
+        if gradients is None:  # nothing to learn in these rows
+            return total
+        gradients, norm = optim.clip_grad_norm(gradients, self.config.clip_norm or math.inf)  # type: ignore[no-untyped-call]
+        if not (math.isfinite(total) and math.isfinite(norm.item())):
+            raise _DivergedError
+        self._stepper.update(gradients, rate)
+        return total
+
+    def _note(self, loss: float) -> None:
+        """Raises _DivergedError when the last losses are many times what they were at the start."""
+        p = self.progress
+        p.start = loss if p.start is None else p.start
+        p.recent = [*p.recent, loss][-RECENT:]
+        usual = max(p.start, p.first or 0.0)
+        if len(p.recent) == RECENT and sum(p.recent) / RECENT > 2 * usual + 2:
+            raise _DivergedError
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All that is needed to go on, besides `progress`."""
+        parts = {"adapter": tensors(self.model), "best": self.best, "optimizer": self._stepper.arrays()}
+        flat = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+        return flat | {"random": random_key()}
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]], progress: Progress) -> None:
+        """Stand where a run stood that `arrays` and `progress` are of."""
+
+        def part(name: str) -> dict[str, NDArray[Any]]:
+            return {key.removeprefix(f"{name}."): v for key, v in arrays.items() if key.startswith(f"{name}.")}
+
+        self.model.load_weights([(name, mx.array(value)) for name, value in part("adapter").items()], strict=False)
+        self._stepper.restore(part("optimizer"))
+        self.best, self.progress = part("best"), progress
+        set_random_key(arrays["random"])
+
+
+def evaluate(model: Any, examples: Sequence[Example], config: TrainConfig) -> float:
     """Mean cross-entropy over all supervised tokens of the examples, in nats."""
     model.eval()
-    total, count = 0.0, 0
-    for batch in by_length(examples, batch_size):
-        total += float(np.array(batch_loss(model, batch))) * len(batch.targets)
-        count += len(batch.targets)
-    return total / max(count, 1)
-
-
-def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
-    """Linear warm-up, then a cosine down to a tenth; steps count from 1."""
-    warmup = max(1, round(config.warmup * steps))
-    if step <= warmup:
-        return config.learning_rate * step / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    return config.learning_rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))
+    total, learned = 0.0, 0
+    for batch in by_length(examples, config.batch_size, config.batch_tokens):
+        if batch.targets.size:
+            total += float(np.array(batch_loss(model, batch))) * batch.targets.size
+            learned += batch.targets.size
+    return total / max(learned, 1)
 
 
 def peak_rss_mb() -> float:

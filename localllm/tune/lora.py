@@ -18,6 +18,7 @@ from mlx.utils import tree_flatten
 
 from localllm.errors import AdapterMismatchError
 from localllm.weights.adapter import Adapter, from_tensors
+from localllm.weights.safetensors import Matrix
 
 
 class LowRank(Module):
@@ -63,15 +64,25 @@ class LoRAEmbedding(LowRank):
 
 
 def attach(
-    model: Any, rank: int, alpha: float, dropout: float = 0.0, seed: int = 0, targets: Collection[str] = ()
+    model: Any,
+    rank: int,
+    alpha: float,
+    dropout: float = 0.0,
+    seed: int = 0,
+    targets: Collection[str] = (),
+    last: int | None = None,
 ) -> int:
     """Put LoRA on linear layers of the blocks; only A and B stay trainable. Returns how many numbers they are.
 
-    `targets` are paths within a block ("self_attn.q_proj"); without them it is every linear layer.
+    `targets` are paths within a block ("self_attn.q_proj"); without them it is every linear layer. With `last` only
+    the last so many blocks are adapted.
     """
     mx.random.seed(seed)
     model.freeze()
+    first = 0 if last is None else max(0, len(model.layers) - last)
     for number, layer in enumerate(model.layers):
+        if number < first:
+            continue
         linears = [(path, m) for path, m in layer.named_modules() if isinstance(m, Linear | QuantizedLinear)]
         for path, module in sorted(linears, key=lambda item: item[0]):  # so that a seed always gives the same numbers
             if targets and path not in targets:
@@ -104,10 +115,14 @@ def attach_adapter(model: Any, adapter: Adapter) -> int:
     return sum(value.size for value in _trainable(model).values())
 
 
+def tensors(model: Any) -> dict[str, Matrix]:
+    """A copy of the trainable numbers as they stand in the model, float32, by their path."""
+    return {name: np.array(value, np.float32) for name, value in _trainable(model).items()}
+
+
 def extract(model: Any, rank: int, alpha: float, dropout: float = 0.0) -> Adapter:
     """The adapter as it stands in the model."""
-    tensors = {name: np.array(value, np.float32) for name, value in _trainable(model).items()}
-    return from_tensors(tensors, rank, alpha, dropout)
+    return from_tensors(tensors(model), rank, alpha, dropout)
 
 
 @contextmanager

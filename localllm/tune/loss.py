@@ -35,12 +35,15 @@ def to_logits(model: Any, states: mx.array) -> mx.array:
     return logits
 
 
-def batch_loss(model: Any, batch: Batch) -> mx.array:
-    """Mean cross-entropy, in nats, over the supervised positions of a batch."""
+def batch_loss(model: Any, batch: Batch, of: int | None = None) -> mx.array:
+    """Cross-entropy, in nats, summed over the supervised positions of a batch and divided by their number.
+
+    Where a step has several batches, `of` is the number of all: what they return adds up to the mean over the step.
+    """
     states = hidden_states(model, mx.array(batch.tokens[:, :-1]))
     states = states.reshape(-1, states.shape[-1])[mx.array(batch.positions)]
     targets = mx.array(batch.targets)
-    return summed(model, states, targets) / targets.size
+    return summed(model, states, targets) / (of or targets.size)
 
 
 def summed(model: Any, states: mx.array, targets: mx.array) -> mx.array:

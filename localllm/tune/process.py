@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -21,14 +21,16 @@ _POLL = 0.1  # seconds between looks at `cancel`
 _GRACE = 5.0  # seconds to end after SIGTERM
 
 
-def run_job(folder: Path, cancel: threading.Event | None = None) -> Iterator[TuneEvent]:
+def run_job(folder: Path, cancel: threading.Event | None = None, share: Collection[int] = ()) -> Iterator[TuneEvent]:
     """Do the job in `folder` (see tune.job) in a child process and yield its events.
+
+    `share` are open files that the child is to hold open too, as long as it lives.
 
     The child is gone when this ends, for whatever reason. Raises CancelledError when `cancel` was set, and
     TrainingError with the cause when the child failed, crashed or was killed.
     """
     failed: Failed | None = None
-    with _child(folder) as child:
+    with _child(folder, share) as child:
         lines: queue.Queue[str | None] = queue.Queue()
         assert child.stdout is not None
         threading.Thread(target=_read_lines, args=(child.stdout, lines), daemon=True).start()
@@ -54,7 +56,7 @@ def run_job(folder: Path, cancel: threading.Event | None = None) -> Iterator[Tun
 
 
 @contextmanager
-def _child(folder: Path) -> Iterator[subprocess.Popen[str]]:
+def _child(folder: Path, share: Collection[int] = ()) -> Iterator[subprocess.Popen[str]]:
     """The running child; it is in a session of its own, so that Ctrl-C reaches only the parent."""
     root = str(Path(__file__).resolve().parents[2])
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
@@ -63,7 +65,7 @@ def _child(folder: Path) -> Iterator[subprocess.Popen[str]]:
     with (folder / STDERR).open("wb") as stderr:
         child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=env, text=True,
-            start_new_session=True,
+            start_new_session=True, pass_fds=share,
         )  # fmt: skip
     try:
         yield child

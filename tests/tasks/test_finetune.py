@@ -29,7 +29,7 @@ from localllm.tasks.finetune import Done, FinetuneRequest, Started, finetune
 from localllm.tasks.heldout import HELD_OUT
 from localllm.tasks.judging import Verdict
 from localllm.tasks.verify import VerifyResult, verify
-from localllm.tune.events import Step
+from localllm.tune.events import Resumed, Step
 from localllm.weights.adapter import GGUF_NAME, WEIGHTS, Adapter, read_folder, write_folder
 from localllm.weights.gguf import read_header
 from localllm.weights.quant import read_blocks
@@ -177,23 +177,40 @@ def test_a_failed_verification_is_set_aside(
     assert registry.adapters() == []
 
 
-@pytest.mark.parametrize("stage", ["Started", "Ready", "Step", "VerifyProgress", "AnswerProgress"])
-def test_stopping_at_any_stage_leaves_nothing(stage: str, tmp_path: Path, registry: Registry, model: str) -> None:
+def test_stopping_before_the_first_step_leaves_nothing(tmp_path: Path, registry: Registry, model: str) -> None:
     cancel = threading.Event()
-    with pytest.raises(CancelledError):
-        for event in finetune(registry, request(tmp_path, model, max_steps=3, test=rows(tmp_path)), cancel):
-            if type(event).__name__ == stage:
+    with pytest.raises(CancelledError, match="nothing was kept"):
+        for event in finetune(registry, request(tmp_path, model, max_steps=3), cancel):
+            if isinstance(event, Started):
                 cancel.set()
     assert nothing_is_left(registry)
 
 
-def test_a_front_end_that_goes_away_leaves_nothing(tmp_path: Path, registry: Registry, model: str) -> None:
-    events = finetune(registry, request(tmp_path, model))
+@pytest.mark.parametrize("stage", ["Step", "VerifyProgress", "AnswerProgress"])
+def test_stopping_later_keeps_what_the_same_goes_on_from(
+    stage: str, tmp_path: Path, registry: Registry, model: str
+) -> None:
+    cancel, asked = threading.Event(), request(tmp_path, model, max_steps=40, test=rows(tmp_path))
+    with pytest.raises(CancelledError, match=r"Stopped; step \d+ of 40 is saved\. The same command goes on"):
+        for event in finetune(registry, asked, cancel):
+            if type(event).__name__ == stage:
+                cancel.set()
+    assert [p.name for p in registry.home.runs.iterdir()] == ["bye"]
+    assert not list(registry.home.adapters.iterdir())
+    events = list(finetune(registry, asked))
+    assert any(isinstance(e, Resumed) and e.step >= 1 for e in events)
+    assert isinstance(events[-1], Done)
+    assert not list(registry.home.runs.iterdir())
+
+
+def test_a_front_end_that_goes_away_leaves_only_the_run(tmp_path: Path, registry: Registry, model: str) -> None:
+    events = finetune(registry, request(tmp_path, model, save_every=1))
     for event in events:
-        if isinstance(event, Step):
+        if isinstance(event, Step) and event.step == 2:
             break
     events.close()  # type: ignore[attr-defined]
-    assert nothing_is_left(registry)
+    assert not list(registry.home.adapters.iterdir())
+    assert [p.name for p in registry.home.runs.iterdir()] == ["bye"]
 
 
 def test_mistakes_are_found_before_anything_is_written(tmp_path: Path, registry: Registry, model: str) -> None:

@@ -61,5 +61,6 @@ def test_defaults_fit_small_and_large_sets() -> None:
     assert [default_batch_size(n) for n in (1, 5, 120, 5000)] == [1, 2, 4, 8]
     assert default_learning_rate(256) == pytest.approx(8e-4)
     assert default_learning_rate(2048) == pytest.approx(2e-4)
-    assert TrainConfig(3, 4, 1e-3).steps(10) == 9
-    assert TrainConfig(3, 4, 1e-3, max_steps=5).steps(10) == 5
+    assert TrainConfig(3, 4, 1e-3).steps(3) == 9
+    assert TrainConfig(3, 4, 1e-3, accumulate=2).steps(3) == 6
+    assert TrainConfig(3, 4, 1e-3, max_steps=5).steps(3) == 5

@@ -19,6 +19,7 @@ from localllm.tune.config import TrainConfig
 from localllm.tune.events import Evaluated, Step, Trained, Warned
 from localllm.tune.load import load_model
 from localllm.tune.lora import attach, detached, extract
+from localllm.tune.schedule import learning_rate
 from localllm.types import Example
 from localllm.weights.gguf import read_header
 from tests.weights.oracle import shared
@@ -71,7 +72,7 @@ def test_every_linear_layer_learns_and_nothing_else_does(model: Any) -> None:
     assert len(names) == len(model.layers) * 7 * 2
     assert all(float(mx.abs(g).max()) > 0 for name, g in names.items() if name.endswith("lora_b"))
     first = extract(model, 4, 8.0)
-    for _ in loop.train(model, TrainConfig(1, 2, 1e-2), rows(4), rows(2, 1), lambda m: None):
+    for _ in loop.train(model, TrainConfig(1, 2, 1e-2), rows(4), rows(2, 1), lambda m, log: None):
         pass
     last = extract(model, 4, 8.0)
     assert all(not np.array_equal(first.tensors()[name], value) for name, value in last.tensors().items())
@@ -84,8 +85,8 @@ def test_training_learns_keeps_the_best_and_repeats_itself(model: Any) -> None:
         model.load_weights([(k, mx.array(v)) for k, v in start.tensors().items()], strict=False)
         kept: list[Any] = []
         config = TrainConfig(epochs=4, batch_size=4, learning_rate=1e-2)
-        events = list(loop.train(model, config, rows(10), rows(3, 1), lambda m, k=kept: k.append(extract(m, 4, 8.0))))
-        results.append(kept[-1].tensors())
+        events = list(loop.train(model, config, rows(10), rows(3, 1), lambda m, log, k=kept: k.append(m)))
+        results.append(kept[-1])
     steps = [e for e in events if isinstance(e, Step)]
     done = events[-1]
     assert isinstance(done, Trained)
@@ -99,21 +100,21 @@ def test_training_learns_keeps_the_best_and_repeats_itself(model: Any) -> None:
 def test_divergence_ends_the_run_with_the_best_so_far(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     true_loss, calls = loss.batch_loss, []
 
-    def broken(m: Any, batch: Any) -> mx.array:
+    def broken(m: Any, batch: Any, of: int | None = None) -> mx.array:
         calls.append(1)
         return true_loss(m, batch) * (float("nan") if len(calls) > 8 else 1.0)
 
     monkeypatch.setattr(loop, "batch_loss", broken)
     config = TrainConfig(epochs=9, batch_size=4, learning_rate=1e-3)
-    events = list(loop.train(model, config, rows(8), rows(2, 1), lambda m: None))
+    events = list(loop.train(model, config, rows(8), rows(2, 1), lambda m, log: None))
     done = events[-1]
     assert isinstance(done, Trained)
     assert done.diverged
     assert any(isinstance(e, Warned) and "no longer a number" in e.message for e in events)
     calls.extend([1] * 8)
     monkeypatch.setattr(loop, "evaluate", lambda *args: 1.0)
-    with pytest.raises(TrainingError, match="diverged at step 1"):
-        list(loop.train(model, config, rows(8), rows(2, 1), lambda m: None))
+    with pytest.raises(TrainingError, match="diverged after step 0"):
+        list(loop.train(model, config, rows(8), rows(2, 1), lambda m, log: None))
 
 
 def test_detached_answers_as_the_base(model: Any) -> None:
@@ -127,7 +128,7 @@ def test_detached_answers_as_the_base(model: Any) -> None:
 
 def test_the_schedule_rises_and_falls() -> None:
     config = TrainConfig(epochs=1, batch_size=1, learning_rate=1.0)
-    rates = [loop.learning_rate(config, step, 100) for step in range(1, 101)]
+    rates = [learning_rate(config, step, 100) for step in range(1, 101)]
     assert rates[0] == pytest.approx(0.2)
     assert max(rates) == 1.0
     assert rates.index(1.0) == 4

@@ -7,21 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from localllm.cli import options
+from localllm.cli import finetune_options, options
 from localllm.cli.output import Events, cancellable, say
 from localllm.cli.training_view import TrainingView
-
-_NUMBERS = (  # option, type, metavar, help; the destinations are the fields of FinetuneRequest
-    ("--epochs", int, "N", "times over the data (default: by the number of rows)"),
-    ("--max-steps", int, "N", "stop after N steps"),
-    ("--batch-size", int, "N", "rows in a step (default: by the number of rows)"),
-    ("--learning-rate", float, "LR", "(default: by the model's width)"),
-    ("--rank", int, "R", "rank of the adapter (default: 16)"),
-    ("--alpha", float, "A", "its strength; the scale is alpha / rank (default: twice the rank)"),
-    ("--dropout", float, "P", "LoRA dropout (default: 0)"),
-    ("--max-length", int, "N", "tokens of the longest row (default: the model's context, up to 2048)"),
-    ("--seed", int, "N", "same data, settings and seed, same adapter (default: 0)"),
-)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -35,8 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--name", metavar="NAME", help="what to call the adapter (default: the data file's name)")
     parser.add_argument("--valid", type=Path, metavar="FILE", help="rows to validate on (default: a tenth of DATA)")
     parser.add_argument("--test", type=Path, metavar="FILE", help="rows to answer before and after, exactly")
-    for option, kind, metavar, line in _NUMBERS:
-        parser.add_argument(option, type=kind, metavar=metavar, help=line)
+    finetune_options.add(parser)
     parser.add_argument(
         "--too-long",
         choices=("error", "skip", "split"),
@@ -55,6 +42,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "(default: 16bit; `show --tensors` has the error of each)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an adapter of that name")
+    left = parser.add_mutually_exclusive_group()
+    left.add_argument("--resume", action="store_true", help="insist on a run of that name that was left unfinished")
+    left.add_argument("--restart", action="store_true", help="begin anew even if a run of that name was left")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     options.add_json(parser, "print events, one JSON object a line")
 
@@ -64,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from localllm.tasks.finetune import Done, finetune
     from localllm.tasks.preparing import FinetuneRequest
 
-    chosen = {name[2:].replace("-", "_") for name, *_ in _NUMBERS} | {"too_long", "train_on", "other"}
+    chosen = finetune_options.names() | {"too_long", "train_on", "other"}
     given = {name: value for name in chosen if (value := getattr(args, name)) is not None}
     request = FinetuneRequest(
         data=args.data,
@@ -73,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
         valid=args.valid,
         test=args.test,
         overwrite=args.overwrite,
+        resume=args.resume,
+        restart=args.restart,
         **given,
     )
     events = Events(args.json)
