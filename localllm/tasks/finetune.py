@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from localllm.data.batches import count
-from localllm.errors import AdapterError, TrainingError, VerificationError
+from localllm.errors import AdapterError, DataError, TrainingError, VerificationError
 from localllm.evaluate.agreement import Agreement
 from localllm.store.files import write_atomically
 from localllm.store.registry import MANIFEST, Registry
@@ -108,6 +108,7 @@ def finetune(
     _check_name(registry, request)
     prepared = prepare(registry, request)
     yield from map(Warned, prepared.warnings)
+    yield from map(Warned, _checked(prepared))
     yield _started(prepared)
     with RunFolder(registry.home, request.name) as run, Staging(registry.home, request.name) as staging:
         base_sha256 = registry.sha256(prepared.model.path)
@@ -132,6 +133,22 @@ def _check_name(registry: Registry, request: FinetuneRequest) -> None:
     if registry.adapter_dir(request.name).exists() and not request.overwrite:
         raise AdapterError(
             f"There is already an adapter named {request.name!r}.", "Choose another --name, or add --overwrite."
+        )
+
+
+def _checked(prepared: Prepared) -> Iterator[str]:
+    """Warnings about the examples as a whole. Raises DataError where they teach nothing."""
+    train, held_out = prepared.train, prepared.held_out
+    for kind, examples in (("training", train), ("validation", held_out)):
+        if not any(any(example.mask[1:]) for example in examples):
+            raise DataError(
+                f"None of the {len(examples)} {kind} rows has a token to learn.",
+                "Look at them with `localllm data show`; --train-on all learns every token.",
+            )
+    if len(held_out) > len(train):
+        yield (
+            f"There are more rows to validate on ({len(held_out)}) than to learn from ({len(train)}), so most of the "
+            "time goes into validation."
         )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +30,10 @@ from localllm.tasks.certifying import read_certificate
 from localllm.tasks.finetune import Done, FinetuneRequest, Started, finetune
 from localllm.tasks.heldout import HELD_OUT
 from localllm.tasks.judging import Verdict
+from localllm.tasks.preparing import prepare
 from localllm.tasks.verify import VerifyResult, verify
 from localllm.tune.events import Resumed, Step
+from localllm.types import Example
 from localllm.weights.adapter import GGUF_NAME, WEIGHTS, Adapter, read_folder, write_folder
 from localllm.weights.gguf import read_header
 from localllm.weights.quant import read_blocks
@@ -222,6 +226,12 @@ def test_mistakes_are_found_before_anything_is_written(tmp_path: Path, registry:
         ({"model": str(another(tmp_path))}, UnsupportedModelError, "'falcon', which cannot be fine-tuned"),
         ({"rank": 0}, UsageError, "--rank must be more than 0"),
         ({"dropout": 1.0}, UsageError, "--dropout"),
+        ({"learning_rate": 5.0}, UsageError, "--learning-rate 5 would destroy .* Usual are 0.0001 to 0.001"),
+        ({"accumulate": 0}, UsageError, "--accumulate must be more than 0"),
+        ({"clip": -1.0}, UsageError, "--clip must be at least 0"),
+        ({"warmup": 5}, UsageError, "--warmup is a part of the run"),
+        ({"dora": True}, UsageError, "llama.cpp: its LoRA files have no place for their magnitudes"),
+        ({"targets": "q_proj,w_proj"}, UsageError, "no w_proj .* q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj"),
         ({"name": "../x"}, AdapterError, "cannot be an adapter's name"),
         ({"test": tmp_path / "none.jsonl"}, DataError, "no such file"),
     ]
@@ -237,3 +247,33 @@ def test_a_home_that_cannot_be_written_is_one_sentence(tmp_path: Path, registry:
     registry.home.root.write_text("a file where the folder should be")
     with pytest.raises(StorageError, match="cannot be written"):
         list(finetune(registry, request(tmp_path, model)))
+
+
+def test_rows_that_teach_nothing_are_refused(
+    tmp_path: Path, registry: Registry, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = prepare(registry, request(tmp_path, model))
+    silent = [Example(e.tokens, (False,) * len(e.tokens)) for e in made.train]
+    for part, kind in (("train", "22 training"), ("held_out", "22 validation")):
+        monkeypatch.setattr(task, "prepare", lambda *_, part=part: replace(made, **{part: silent}))
+        with pytest.raises(DataError, match=f"None of the {kind} rows has a token to learn"):
+            list(finetune(registry, request(tmp_path, model)))
+    monkeypatch.setattr(task, "prepare", lambda *_: replace(made, train=made.train[:1], held_out=made.train))
+    events = finetune(registry, request(tmp_path, model))
+    said = [str(event) for event in itertools.takewhile(lambda e: not isinstance(e, Started), events)]
+    assert any("more rows to validate on (22) than to learn from (1)" in text for text in said)
+    assert nothing_is_left(registry)
+
+
+def test_the_settings_reach_the_adapter(tmp_path: Path, registry: Registry) -> None:
+    chosen: dict[str, object] = {
+        "rank": 9, "alpha": 6.0, "rslora": True, "targets": "q_proj,mlp.up_proj", "layers": 1, "max_steps": 3,
+        "optimizer": "lion", "schedule": "linear", "accumulate": 2, "lora_plus": 4.0, "grad_checkpoint": True,
+        "dropout": 0.1, "patience": 1, "batch_tokens": 100,
+    }  # fmt: skip
+    done = list(finetune(registry, request(tmp_path, str(fixture("llama")), **chosen)))[-1]
+    assert isinstance(done, Done)
+    adapter = read_folder(registry.adapter_dir("bye"))
+    assert set(adapter.layers) == {"model.layers.1.self_attn.q_proj", "model.layers.1.mlp.up_proj"}
+    assert adapter.scale == pytest.approx(2.0)  # 6 / sqrt(9), so that llama.cpp's alpha is 18
+    assert read_header(registry.adapter_dir("bye") / GGUF_NAME).metadata["adapter.lora.alpha"] == pytest.approx(18.0)
