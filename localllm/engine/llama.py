@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,17 +191,22 @@ class LlamaEngine:
 
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Logits [n_tokens, n_vocab] of one sequence from an empty context, which is empty again afterwards."""
+        rows = np.empty((len(tokens), self.vocab.size), np.float32)
+        for start, chunk in self.logit_chunks(tokens):
+            rows[start : start + len(chunk)] = chunk
+        return rows
+
+    def logit_chunks(self, tokens: Sequence[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """`logits` in parts: (start, those of up to PREFILL_CHUNK tokens), each valid until the next."""
         if len(tokens) > self._n_ctx:
             raise ContextOverflowError(len(tokens), self._n_ctx, "The sequence")
-        rows = np.empty((len(tokens), self.vocab.size), np.float32)
         self._forget(0)
         for start in range(0, len(tokens), PREFILL_CHUNK):
             chunk = tokens[start : start + PREFILL_CHUNK]
             self._run(chunk, all_logits=True)
             source = self._llama.llama_get_logits(self._context)
-            rows[start : start + len(chunk)] = np.ctypeslib.as_array(source, (len(chunk), self.vocab.size))
+            yield start, np.ctypeslib.as_array(source, (len(chunk), self.vocab.size))
         self._forget(0)
-        return rows
 
     # One step
 

@@ -1,0 +1,119 @@
+"""What an adapter changed, in words, from numbers alone.
+
+A difference counts when it is large enough to matter and more than chance among the rows would make:
+
+- loss on the rows: at least 1% of the base's, and twice its standard error;
+- answers: at least one point of a hundred, and twice its standard error;
+- forgetting: perplexity at least 10% higher, and twice the standard error of the loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from localllm.evaluate.perplexity import Change
+
+LOSS = 0.01
+SCORE = 0.01
+FORGOT = 0.10
+ERRORS = 2.0
+
+Outcome = Literal["better", "no effect", "worse", "mixed"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One measure of the answers: a value from 0 to 1 for each row, by the base and with the adapter."""
+
+    name: str
+    base: tuple[float, ...]
+    adapter: tuple[float, ...]
+
+    @property
+    def before(self) -> float:
+        return sum(self.base) / len(self.base)
+
+    @property
+    def after(self) -> float:
+        return sum(self.adapter) / len(self.adapter)
+
+    @property
+    def standard_error(self) -> float:
+        """Of after - before, paired by row; 0 for one row."""
+        n, mean = len(self.base), self.after - self.before
+        if n < 2:
+            return 0.0
+        spread = sum((a - b - mean) ** 2 for b, a in zip(self.base, self.adapter, strict=True))
+        return math.sqrt(spread / (n - 1) / n)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`outcome` is about the rows, `forgot` about everything else; `words` says both, with the numbers."""
+
+    outcome: Outcome
+    forgot: tuple[str, ...]
+    """The texts on which it forgot; empty for none."""
+    words: str
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"outcome": self.outcome, "forgot": list(self.forgot), "words": self.words}
+
+
+def judge(rows: Change, answers: Scored | None, kept: Mapping[str, Change]) -> Verdict:
+    """The verdict on an adapter: on its own rows and answers, and on what it should have left alone, by name."""
+    signs = {_loss_sign(rows), _score_sign(answers) if answers else 0} - {0}
+    outcome: Outcome = "no effect" if not signs else "mixed" if len(signs) > 1 else "better" if 1 in signs else "worse"
+    forgot = tuple(name for name, change in kept.items() if forgets(change))
+    parts = [_sentence(outcome, rows, answers)]
+    parts += [f"Forgot: perplexity on {name} {_perplexities(kept[name])}." for name in forgot]
+    if kept and not forgot:
+        parts.append(f"Nothing forgotten: perplexity on {_listed(kept)}.")
+    return Verdict(outcome, forgot, " ".join(parts))
+
+
+def forgets(change: Change) -> bool:
+    """Whether the adapter predicts these rows clearly worse. A perplexity that is no number counts as forgotten."""
+    return not change.perplexity_change < FORGOT and not change.difference < ERRORS * change.standard_error
+
+
+def _loss_sign(change: Change) -> int:
+    """1 where the loss fell, -1 where it rose, 0 where it cannot be told."""
+    least = max(LOSS * change.base.mean, ERRORS * change.standard_error)
+    return 0 if abs(change.difference) < least else 1 if change.difference < 0 else -1
+
+
+def _score_sign(answers: Scored) -> int:
+    difference = answers.after - answers.before
+    if abs(difference) < max(SCORE, ERRORS * answers.standard_error):
+        return 0
+    return 1 if difference > 0 else -1
+
+
+def _sentence(outcome: Outcome, rows: Change, answers: Scored | None) -> str:
+    numbers = [f"loss {rows.base.mean:.3f} → {rows.adapter.mean:.3f} ({_percent(_relative(rows))})"]
+    if answers:
+        numbers.append(f"{answers.name} {answers.before:.0%} → {answers.after:.0%}")
+    return f"{outcome.capitalize()}: {', '.join(numbers)}."
+
+
+def _relative(change: Change) -> float:
+    return change.difference / change.base.mean if change.base.mean else math.nan
+
+
+def _perplexities(change: Change) -> str:
+    before, after = change.base.perplexity, change.adapter.perplexity
+    return f"{before:.3g} → {after:.3g} ({_percent(change.perplexity_change)})"
+
+
+def _listed(kept: Mapping[str, Change]) -> str:
+    parts: Sequence[str] = [f"{name} {_percent(change.perplexity_change)}" for name, change in kept.items()]
+    return ", on ".join(parts)
+
+
+def _percent(part: float) -> str:
+    return f"{part:+.0%}".replace("-", "−") if math.isfinite(part) else "beyond all bounds"
