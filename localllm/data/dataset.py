@@ -112,9 +112,9 @@ def split(rows: Sequence[Conversation], seed: int, share: float = 0.1) -> tuple[
     return train, [rows[i] for i in sorted(held)]
 
 
-def format_of(row: Conversation) -> str:
-    """What is said of a row: the format that it was written in."""
-    return row.format or ("conversations" if row.text is None else "text")
+def common_format(rows: Sequence[Conversation]) -> str:
+    """The format that most of at least one rows were written in."""
+    return Counter(row.format for row in rows).most_common(1)[0][0]
 
 
 def at(unit: str, lines: Sequence[int]) -> str:

@@ -27,22 +27,28 @@ class Fitted:
     """Lines of rows of which something was left out."""
     divided: tuple[int, ...]
     """Lines of rows that were split, nothing of them being left out."""
+    unlearned: tuple[int, ...] = ()
+    """Lines of rows that were left out because no token of them would be learned, as of a text of one token."""
 
 
 def fit(encoder: Encoder, rows: Sequence[Conversation], limit: int, too_long: TooLong, path: Path) -> Fitted:
     """Encode rows to examples of at most `limit` tokens.
 
     "error" raises DataError with the lines; "skip" leaves longer ones out; "split" divides texts into windows and
-    conversations between questions, and leaves out only what cannot be divided. Raises DataError when nothing is left.
+    conversations between questions, and leaves out only what cannot be divided. Raises DataError when nothing is left,
+    and with the line where a row cannot be encoded.
     """
     kept: list[Example] = []
     skipped: list[int] = []
     divided: list[int] = []
     longest: list[int] = []
+    unlearned: list[int] = []
     for row in rows:
-        examples = encoder.encode(row)
-        size = max(len(example.tokens) for example in examples)
-        if size > limit:
+        examples = [example for example in encoder.encode(row) if any(example.mask)]
+        size = max((len(example.tokens) for example in examples), default=0)
+        if not examples:
+            unlearned.append(row.line)
+        elif size > limit:
             longest.append(size)
             parts, whole = divide(encoder, row, limit) if too_long == "split" else ([], False)
             (divided if whole else skipped).append(row.line)
@@ -51,9 +57,11 @@ def fit(encoder: Encoder, rows: Sequence[Conversation], limit: int, too_long: To
             kept += examples
     if longest and too_long == "error":
         raise _too_long(len(rows), skipped, max(longest), limit, path)
+    if not kept and not longest:
+        raise DataError("no token of any row would be learned.", "See `localllm data show`.", path=path)
     if not kept:
         raise DataError(f"every row is longer than {limit} tokens.", "Raise --max-length.", path=path)
-    return Fitted(kept, tuple(skipped), tuple(divided))
+    return Fitted(kept, tuple(skipped), tuple(divided), tuple(unlearned))
 
 
 def divide(encoder: Encoder, row: Conversation, limit: int) -> tuple[list[Example], bool]:

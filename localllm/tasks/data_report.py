@@ -88,6 +88,7 @@ def check_data(registry: Registry, request: CheckRequest) -> DataReport:
         limit = request.max_length or _context(model.path)
         examples, refused = _encode(encoder, data.rows)
         findings = [*_findings(data, valid), *_control(encoder, data), *_too_long(examples, limit, data.unit)]
+        findings += _unlearned(examples, data.unit)
         valid_refused = _encode(encoder, valid.rows)[1] if valid else []
     finally:
         engine.close()
@@ -178,6 +179,12 @@ def _too_long(examples: Sequence[Example], limit: int, unit: str) -> list[Findin
     where = f"{at(unit, lines)}; the longest has {most}"
     advice = f"give finetune --max-length {most}, --too-long split, or --too-long skip"
     return [Finding("too-long", lines, f"{count} ({where}): {advice}.")]
+
+
+def _unlearned(examples: Sequence[Example], unit: str) -> list[Finding]:
+    lines = tuple(dict.fromkeys(example.line for example in examples if not any(example.mask)))
+    count = f"{len(lines)} row{'s have' if len(lines) > 1 else ' has'} no token to learn"
+    return [Finding("unlearned", lines, f"{count} ({at(unit, lines)}).")] if lines else []
 
 
 def _grouped(bad: Sequence[BadRow], where: str = "") -> list[Finding]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localllm.data.checks import check_overlap, check_rows
-from localllm.data.dataset import format_of, has_valid, listed, read_dataset, split
+from localllm.data.dataset import at, common_format, has_valid, read_dataset, split
 from localllm.data.examples import Encoder, TrainOn
 from localllm.data.fitting import DEFAULT_MAX_LENGTH, TooLong, fit
 from localllm.engine.llama import LlamaEngine
@@ -83,13 +83,14 @@ def prepare(registry: Registry, request: FinetuneRequest) -> Prepared:
     engine = LlamaEngine.open(model.path, vocab_only=True)
     try:
         encoder = Encoder(engine, engine.info.has_template, engine.vocab.eos, engine.vocab.is_end, request.train_on)
-        trained = _encode(encoder, train, limit, request.too_long, request.data, warnings)
-        validated = _encode(encoder, held_out, limit, request.too_long, request.valid or request.data, warnings)
+        trained = _encode(encoder, train, limit, request.too_long, request.data, "row", warnings)
+        valid = request.valid or request.data
+        validated = _encode(encoder, held_out, limit, request.too_long, valid, "validation row", warnings)
         questions = [_question(encoder, row) for row in test if row.text is None]
     finally:
         engine.close()
     config = configured(request, len(trained), int(architecture["hidden_size"]), header)
-    kind = format_of(train[0])
+    kind = common_format(train)
     return Prepared(model, header, kind, config, trained, validated, questions, n_ctx_train, warnings)
 
 
@@ -104,16 +105,27 @@ def _rows(request: FinetuneRequest) -> tuple[Sequence[Conversation], Sequence[Co
 
 
 def _encode(
-    encoder: Encoder, rows: Sequence[Conversation], limit: int, too_long: TooLong, path: Path, warnings: list[str]
+    encoder: Encoder,
+    rows: Sequence[Conversation],
+    limit: int,
+    too_long: TooLong,
+    path: Path,
+    what: str,
+    warnings: list[str],
 ) -> list[Example]:
     """Examples of the rows; what had to be left out or divided is added to `warnings`."""
     fitted = fit(encoder, rows, limit, too_long, path)
-    what = f"rows of {path} longer than {limit} tokens were"
-    if fitted.divided:
-        warnings.append(f"{len(fitted.divided)} {what} split (lines {listed(fitted.divided)}).")
-    if fitted.skipped:
-        part = "left out, in whole or in part" if too_long == "split" else "left out"
-        warnings.append(f"{len(fitted.skipped)} {what} {part} (lines {listed(fitted.skipped)}).")
+    part = "left out, in whole or in part" if too_long == "split" else "left out"
+    over = f"of {path} longer than {limit} tokens"
+    for lines, which, fate in (
+        (fitted.divided, over, "split"),
+        (fitted.skipped, over, part),
+        (fitted.unlearned, f"of {path} with nothing to learn", "left out"),
+    ):
+        if lines:
+            many = len(lines) > 1
+            counted = f"{len(lines)} {what}{'s' * many}"
+            warnings.append(f"{counted} {which} {'were' if many else 'was'} {fate} ({at('line', lines)}).")
     return fitted.examples
 
 

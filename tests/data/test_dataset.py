@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from localllm.data.dataset import read_dataset, split
+from localllm.data.dataset import common_format, read_dataset, split
 from localllm.errors import DataError
 from localllm.types import Message
 from tests.weights.oracle import shared
@@ -34,6 +34,12 @@ def test_reads_the_four_formats(tmp_path: Path) -> None:
     assert read[2].messages[0].content == "i\n\nx"
     assert read[3].messages[0].content == "i"
     assert (read[4].text, read[4].messages) == ("t", ())
+
+
+def test_the_format_is_that_of_most_rows(tmp_path: Path) -> None:
+    rows = read_dataset(written(tmp_path, '{"text": "a"}\n{"prompt": "a", "completion": "b"}\n' * 2 + '{"text": "b"}'))
+    assert common_format(rows) == "text"
+    assert common_format(rows[1:]) == "prompt/completion"
 
 
 def test_reads_a_json_array_with_the_lines_of_its_rows(tmp_path: Path) -> None:

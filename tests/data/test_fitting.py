@@ -92,3 +92,12 @@ def test_only_the_last_answer_keeps_what_fits_before_it() -> None:
 def test_a_limit_that_holds_nothing_is_an_error() -> None:
     with pytest.raises(DataError, match="every row"):
         fit(encoder(), texts(9), 2, "split", FILE)
+
+
+def test_rows_of_which_nothing_is_learned_are_left_out_and_said() -> None:
+    nothing = Conversation((), "", 3, continues=True)  # BOS alone
+    fitted = fit(encoder(), [*texts(5, 6), nothing], 10, "error", FILE)
+    assert fitted.unlearned == (3,)
+    assert [example.line for example in fitted.examples] == [1, 2]
+    with pytest.raises(DataError, match="no token of any row would be learned"):
+        fit(encoder(), [nothing], 10, "skip", FILE)
