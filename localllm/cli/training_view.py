@@ -74,6 +74,8 @@ class TrainingView:
 
     def _trained(self, event: Any) -> None:
         self._take_down()
+        if event.early:
+            self._say(f"Stopped early: nothing has been better than epoch {event.best_epoch}.")
         self._say("Checking the adapter in llama.cpp against MLX.")
 
     def _say(self, text: str) -> None:

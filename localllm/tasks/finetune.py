@@ -212,6 +212,8 @@ def _facts(request: FinetuneRequest, prepared: Prepared, trained: Trained, base_
         "held_out": len(prepared.held_out), "epochs": config.epochs, "steps": trained.steps,
         "best_epoch": trained.best_epoch, "batch_size": config.batch_size, "learning_rate": config.learning_rate,
         "rank": config.rank, "alpha": config.alpha, "dropout": config.dropout, "seed": config.seed,
+        "accumulate": config.accumulate, "optimizer": config.optimizer, "schedule": config.schedule,
+        "rslora": config.rslora, "lora_plus": config.lora_plus, "stopped_early": trained.early,
         "base_loss": trained.first_loss, "loss": trained.best_loss, "tokens": trained.tokens,
         "seconds": trained.seconds,
     }  # fmt: skip
