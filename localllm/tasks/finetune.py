@@ -113,7 +113,7 @@ def finetune(
     with RunFolder(registry.home, request.name) as run, Staging(registry.home, request.name) as staging:
         base_sha256 = registry.sha256(prepared.model.path)
         marks = fingerprint(base_sha256, request.other, prepared.config, prepared.train, prepared.held_out)
-        run.begin(marks, resume=request.resume, restart=request.restart)
+        yield from map(Warned, run.begin(marks, resume=request.resume, restart=request.restart))
         job = Job("train", prepared.model.path, staging.folder, registry.home.cache, prepared.config, request.other)
         job = replace(job, fingerprint=marks, save_every=request.save_every)
         write_job(run.folder, job, train=prepared.train, held_out=prepared.held_out)

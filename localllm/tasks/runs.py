@@ -54,26 +54,29 @@ class RunFolder:
                 "The same command goes on from there; with --restart it begins anew.",
             ) from None
 
-    def begin(self, now: Mapping[str, Any], *, resume: bool = False, restart: bool = False) -> None:
-        """See to it that what lies in the folder may be gone on from, or that nothing lies there.
+    def begin(self, now: Mapping[str, Any], *, resume: bool = False, restart: bool = False) -> list[str]:
+        """See to it that what lies in the folder may be gone on from, or that nothing lies there; returns warnings.
 
         Raises UsageError where a run of that name was left that had other data or settings (`now` has those of today,
         see tune.resume), or where `resume` insists on one and there is none.
         """
-        found = None if restart else checkpoint.newest(self.folder).checkpoint
+        looked = checkpoint.Found(None) if restart else checkpoint.newest(self.folder)
+        found = looked.checkpoint
         at = int(found.facts["step"]) if found else 0
         if found is None or not at:
             if resume:
                 raise UsageError(f"There is no unfinished run named {self.name!r}.", "Leave out --resume to begin one.")
             if found is None or differences(found.facts["fingerprint"], now):
                 checkpoint.remove_all(self.folder)
-            return
+            lost = found is None and looked.damaged
+            return [f"No checkpoint of the run {self.name!r} is whole, so it begins anew."] if lost else []
         if changed := differences(found.facts["fingerprint"], now):
             raise UsageError(
                 f"The run {self.name!r}, which was left at step {at} of {found.facts['steps']}, is not the same: "
                 f"{'; '.join(changed)}.",
                 "Go on with what it had, or add --restart to begin anew.",
             )
+        return []
 
     def _acquire(self) -> None:
         deadline = time.monotonic() + _PATIENCE

@@ -61,7 +61,8 @@ class Saver:
                 "Go on where it was begun, or add --restart to begin anew.",
             )
         run.restore(found.checkpoint.arrays, Progress(**facts["progress"]))
-        yield Resumed(run.progress.step, run.steps, run.progress.epoch)
+        if run.progress.step:
+            yield Resumed(run.progress.step, run.steps, run.progress.epoch)
 
     def after_step(self, run: Saved) -> Iterator[Warned]:
         """Save where it is time to."""

@@ -18,7 +18,7 @@ from localllm.store.registry import Registry
 from localllm.tasks.finetune import Done, FinetuneRequest, finetune
 from localllm.tasks.runs import RunFolder
 from localllm.tune import checkpoint
-from localllm.tune.events import Resumed, Step
+from localllm.tune.events import Resumed, Step, Warned
 from tests.conftest import ROOT
 from tests.weights.oracle import fixture
 
@@ -75,6 +75,22 @@ def test_what_changed_is_named(tmp_path: Path, left: Registry, changes: dict[str
         list(finetune(left, asked(tmp_path, **changes)))
     assert "--restart" in caught.value.hint
     assert checkpoint.newest(left.home.runs / "run").checkpoint is not None
+
+
+def test_damage_is_said(tmp_path: Path, left: Registry) -> None:
+    newest, before = sorted(left.home.runs.glob("run/*.checkpoint"), reverse=True)
+    newest.write_bytes(newest.read_bytes()[:-1] + b"x")
+    events = finetune(left, asked(tmp_path))
+    said = [next(e for e in events if isinstance(e, kind)) for kind in (Warned, Resumed)]
+    assert newest.name in str(said[0])
+    assert said[1].step == int(before.name[5:14])
+    events.close()  # type: ignore[attr-defined]
+    for path in left.home.runs.glob("run/*.checkpoint"):
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    events = finetune(left, asked(tmp_path))
+    assert "No checkpoint of the run 'run' is whole" in str(next(e for e in events if isinstance(e, Warned)))
+    assert next(e for e in events if isinstance(e, Step)).step == 1
+    events.close()  # type: ignore[attr-defined]
 
 
 def test_an_older_format_is_named(tmp_path: Path, left: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
