@@ -67,7 +67,8 @@ def _train(folder: Path, job: Job) -> Iterator[TuneEvent]:
     assert job.config is not None
     start, config = time.perf_counter(), job.config
     last = checkpoint.newest(folder).checkpoint
-    device = prepare(job.cache, last.facts["runtime"]["threads"] if last else None)
+    before = last.facts["runtime"] if last else {}  # to go on with what computed, where there is a choice
+    device = prepare(job.cache, before.get("threads"))
     import mlx.core as mx
 
     from localllm.tune.load import load_model
@@ -76,7 +77,7 @@ def _train(folder: Path, job: Job) -> Iterator[TuneEvent]:
     from localllm.weights.gguf import read_header
 
     examples, held_out = read_examples(folder, "train"), read_examples(folder, "held_out")
-    held = residence(device.kind)
+    held = before.get("residence") or residence(device.kind)
     model = load_model(read_header(job.model), held, mx.float32 if held == "float32" else mx.float16, other=job.other)
     trainable = _attach(model, job.model, config)
     if device.warning:
@@ -84,7 +85,7 @@ def _train(folder: Path, job: Job) -> Iterator[TuneEvent]:
     seconds, steps = time.perf_counter() - start, config.steps(count(examples, config.batch_size, config.batch_tokens))
     ready = Ready(device.kind, device.blas, held, trainable, steps, seconds, version("mlx"))
     yield ready
-    runtime = {"device": device.kind, "blas": device.blas, "threads": device.threads}
+    runtime = {"device": device.kind, "blas": device.blas, "threads": device.threads, "residence": held}
     saver = Saver(folder, job.fingerprint, runtime, job.save_every)
     signal.signal(signal.SIGTERM, lambda *_: setattr(saver, "stop", True))
 

@@ -94,4 +94,5 @@ class Saver:
 
 def _named(runtime: Mapping[str, Any]) -> str:
     threads = f", {runtime['threads']} threads" if runtime.get("threads") else ""
-    return f"{runtime['device']} ({runtime['blas']}{threads})"
+    held = f", {runtime['residence']} weights" if runtime.get("residence") else ""
+    return f"{runtime['device']} ({runtime['blas']}{threads}{held})"
