@@ -82,13 +82,14 @@ class Change:
         return math.sqrt(spread * n / (n - 1)) / self.base.tokens
 
     def record(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
+        """For JSON, which has no infinity and nothing that is not a number: None stands for them."""
+        values = {
             "rows": len(self.base.rows), "tokens": self.base.tokens, "base_loss": self.base.mean,
             "loss": self.adapter.mean, "base_perplexity": self.base.perplexity,
             "perplexity": self.adapter.perplexity, "perplexity_change": self.perplexity_change,
             "difference": self.difference, "standard_error": self.standard_error,
         }  # fmt: skip
+        return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def exp(x: float) -> float:

@@ -58,14 +58,19 @@ class Verdict:
     forgot: tuple[str, ...]
     """The texts on which it forgot; empty for none."""
     words: str
+    remark: str = ""
+    """Why the numbers say less than they seem to."""
 
     def record(self) -> dict[str, Any]:
         """For JSON."""
-        return {"outcome": self.outcome, "forgot": list(self.forgot), "words": self.words}
+        return {"outcome": self.outcome, "forgot": list(self.forgot), "words": self.words, "remark": self.remark}
 
 
-def judge(rows: Change, answers: Scored | None, kept: Mapping[str, Change]) -> Verdict:
-    """The verdict on an adapter: on its own rows and answers, and on what it should have left alone, by name."""
+def judge(rows: Change, answers: Scored | None, kept: Mapping[str, Change], n_vocab: int | None = None) -> Verdict:
+    """The verdict on an adapter: on its own rows and answers, and on what it should have left alone, by name.
+
+    With the size of the vocabulary it is remarked on where the base knows nothing that could be forgotten.
+    """
     signs = {_loss_sign(rows), _score_sign(answers) if answers else 0} - {0}
     outcome: Outcome = "no effect" if not signs else "mixed" if len(signs) > 1 else "better" if 1 in signs else "worse"
     forgot = tuple(name for name, change in kept.items() if forgets(change))
@@ -73,12 +78,22 @@ def judge(rows: Change, answers: Scored | None, kept: Mapping[str, Change]) -> V
     parts += [f"Forgot: perplexity on {name} {_perplexities(kept[name])}." for name in forgot]
     if kept and not forgot:
         parts.append(f"Nothing forgotten: perplexity on {_listed(kept)}.")
-    return Verdict(outcome, forgot, " ".join(parts))
+    return Verdict(outcome, forgot, " ".join(parts), _remark(kept, n_vocab))
 
 
 def forgets(change: Change) -> bool:
     """Whether the adapter predicts these rows clearly worse. A perplexity that is no number counts as forgotten."""
     return not change.perplexity_change < FORGOT and not change.difference < ERRORS * change.standard_error
+
+
+def _remark(kept: Mapping[str, Change], n_vocab: int | None) -> str:
+    unknown = [name for name, change in kept.items() if n_vocab is not None and change.base.perplexity >= n_vocab]
+    if not unknown:
+        return ""
+    return (
+        f"The base predicts {' and '.join(unknown)} worse than a guess among its {n_vocab} tokens would: "
+        "there it has little to forget."
+    )
 
 
 def _loss_sign(change: Change) -> int:
@@ -107,7 +122,14 @@ def _relative(change: Change) -> float:
 
 def _perplexities(change: Change) -> str:
     before, after = change.base.perplexity, change.adapter.perplexity
-    return f"{before:.3g} → {after:.3g} ({_percent(change.perplexity_change)})"
+    return f"{readable(before)} → {readable(after)} ({_percent(change.perplexity_change)})"
+
+
+def readable(perplexity: float) -> str:
+    """A perplexity with three or four digits that matter, and without powers of ten up to a million."""
+    if 1000 <= perplexity < 1e6:
+        return f"{perplexity:,.0f}"
+    return f"{perplexity:.1f}" if 10 <= perplexity < 1000 else f"{perplexity:.4g}"
 
 
 def _listed(kept: Mapping[str, Change]) -> str:

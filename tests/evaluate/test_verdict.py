@@ -32,7 +32,7 @@ def test_forgot_says_what_and_by_how_much() -> None:
     kept = {"general text": change(math.log(14.2), math.log(31.0)), "rows of other topics": change(1.0, 1.0)}
     verdict = judge(change(1.0, 0.5), None, kept)
     assert verdict.forgot == ("general text",)
-    assert "Forgot: perplexity on general text 14.2 → 31 (+118%)." in verdict.words
+    assert "Forgot: perplexity on general text 14.2 → 31.0 (+118%)." in verdict.words
     assert "Nothing" not in verdict.words
 
 
@@ -72,3 +72,11 @@ def test_no_bounds_are_said_in_words() -> None:
     verdict = judge(change(1.0, 900.0), None, {"general text": change(1.0, 900.0)})
     assert "beyond all bounds" in verdict.words
     assert verdict.forgot == ("general text",)
+
+
+def test_a_base_that_knows_nothing_is_remarked_on() -> None:
+    kept = {"general text": change(9.0, 8.9), "rows of other topics": change(7.0, 7.0)}
+    remark = judge(change(1.0, 0.5), None, kept, 4096).remark
+    assert "predicts general text worse than a guess among its 4096 tokens" in remark
+    assert "other topics" not in remark
+    assert not judge(change(1.0, 0.5), None, kept, 32000).remark
