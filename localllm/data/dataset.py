@@ -135,3 +135,5 @@ def _read(raw: RawRow, line: int, where: str, rows: list[Conversation], bad: lis
         rows += read_row(raw.value, line)
     except BadRowError as error:
         bad.append(BadRow(line, where + str(error)))
+    except RecursionError:
+        bad.append(BadRow(line, f"{where}it is nested too deeply."))

@@ -110,9 +110,20 @@ class Encoder:
         end = self._turn_end(full, len(prompt))
         if end is not None and full[: len(prompt)] == prompt:
             return _supervised(prompt, full[len(prompt) : end], row.line)
-        answer = self.tokenizer.tokenize(row.messages[i].content, add_special=False, parse_special=False)
+        if "tool_calls" in row.messages[i].extra:
+            answer = self._call(row, i, full)
+        else:
+            answer = self.tokenizer.tokenize(row.messages[i].content, add_special=False, parse_special=False)
         closing = next((t for t in reversed(full) if self.is_end(t)), self.eos)
-        return _supervised(prompt, [*answer, closing] if closing >= 0 else answer, row.line)
+        ended = closing < 0 or (bool(answer) and self.is_end(answer[-1]))
+        return _supervised(prompt, answer if ended else [*answer, closing], row.line)
+
+    def _call(self, row: Conversation, i: int, full: Sequence[int]) -> Sequence[int]:
+        """What the template makes of a call of tools: all that is not there when the same turn says something else."""
+        other = replace(row, messages=(*row.messages[:i], Message("assistant", "0")))
+        said = self._render(other, i + 1)
+        start = next((k for k, (a, b) in enumerate(zip(full, said, strict=False)) if a != b), len(full))
+        return full[start : self._turn_end(full, start)]
 
     def _check_tools(self, row: Conversation) -> None:
         """Raises DataError where the template silently leaves out the tools of a row or their calls."""
@@ -121,11 +132,19 @@ class Encoder:
             (bare != row.messages, replace(row, messages=bare), "calls of tools"),
             (bool(row.tools), replace(row, tools=""), "the tools of a conversation"),
         ):
-            if there and self._render(row, len(row.messages)) == self._render(without, len(row.messages)):
+            if there and self._same(row, without):
                 raise DataError(
                     f"line {row.line}: this model's chat template does not write {what}.",
                     "Take these rows out, or train a model whose template knows tools.",
                 )
+
+    def _same(self, row: Conversation, other: Conversation) -> bool:
+        """Whether two conversations are written alike; one that the template refuses is like no other."""
+        written = self._render(row, len(row.messages))
+        try:
+            return written == self._render(other, len(other.messages))
+        except TemplateError:
+            return False
 
     def _render(self, row: Conversation, count: int, *, ask: bool = False) -> list[int]:
         """The first `count` messages; `ask` adds what asks for an answer."""

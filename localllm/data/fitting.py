@@ -57,10 +57,8 @@ def fit(encoder: Encoder, rows: Sequence[Conversation], limit: int, too_long: To
             kept += examples
     if longest and too_long == "error":
         raise _too_long(len(rows), skipped, max(longest), limit, path)
-    if not kept and not longest:
-        raise DataError("no token of any row would be learned.", "See `localllm data show`.", path=path)
     if not kept:
-        raise DataError(f"every row is longer than {limit} tokens.", "Raise --max-length.", path=path)
+        raise _nothing_left(limit, longest, path)
     return Fitted(kept, tuple(skipped), tuple(divided), tuple(unlearned))
 
 
@@ -131,6 +129,12 @@ def _encoded(encoder: Encoder, row: Conversation, system: Turns, parts: list[Tur
     """The examples of some exchanges, or none where one is longer than the limit."""
     examples = encoder.encode(replace(row, messages=(*system, *(m for part in parts for m in part))))
     return examples if all(len(example.tokens) <= limit for example in examples) else []
+
+
+def _nothing_left(limit: int, longest: Sequence[int], path: Path) -> DataError:
+    if not longest:
+        return DataError("no token of any row would be learned.", "See `localllm data show`.", path=path)
+    return DataError(f"every row is longer than {limit} tokens.", "Raise --max-length.", path=path)
 
 
 def _too_long(rows: int, lines: Sequence[int], longest: int, limit: int, path: Path) -> DataError:

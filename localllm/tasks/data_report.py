@@ -81,30 +81,29 @@ def check_data(registry: Registry, request: CheckRequest) -> DataReport:
     data = scan_dataset(request.data)
     valid = _valid(request)
     model = registry.model(request.model)
+    limit = request.max_length or _context(model.path)
     engine = LlamaEngine.open(model.path, vocab_only=True)
     try:
         vocab = engine.vocab
         encoder = Encoder(engine, engine.info.has_template, vocab.eos, vocab.is_end, request.train_on)
-        limit = request.max_length or _context(model.path)
         examples, refused = _encode(encoder, data.rows)
-        findings = [*_findings(data, valid), *_control(encoder, data), *_too_long(examples, limit, data.unit)]
-        findings += _unlearned(examples, data.unit)
+        control = _control(encoder, data)
         valid_refused = _encode(encoder, valid.rows)[1] if valid else []
     finally:
         engine.close()
+    findings = [*_findings(data, valid), *control, *_too_long(examples, limit, data.unit)]
     unusable = _grouped([*data.bad, *refused])
     if valid:
         unusable += _grouped([*valid.bad, *valid_refused], f"of {valid.path}: ")
-    refused_lines = {bad.line for bad in refused}
     return DataReport(
         path=str(request.data),
         kind=data.kind,
         format=data.formats[0][0] if data.formats else "",
         formats=dict(data.formats),
         unit=data.unit,
-        rows=sum(row.line not in refused_lines for row in data.rows),
+        rows=len(data.rows) - len(refused),
         unusable=tuple(unusable),
-        findings=tuple(findings),
+        findings=(*findings, *_unlearned(examples, data.unit)),
         model=model.name,
         limit=limit,
         lengths=measure(examples) if examples else None,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from localllm.data.examples import Encoder, TrainOn
+from localllm.data.formats import read_row
 from localllm.engine.llama import LlamaEngine
 from localllm.engine.template import NAMED, ChatTemplate
 from localllm.types import Conversation, Example, Message
@@ -110,3 +111,34 @@ def test_what_the_next_question_sends_begins_with_what_was_learned(engine: Llama
         (example,) = encoder.encode(Conversation(messages, None, 1))
         following = engine.encode_chat([*messages, Message("user", "And?")])
         assert tuple(following[: len(example.tokens)]) == example.tokens
+
+
+CALLS = (
+    "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}"
+    "{% if m['role'] == 'tool' and not messages[loop.index0 - 1]['tool_calls'] %}{{ raise_exception('?') }}{% endif %}"
+    "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}"
+    "{% for c in m['tool_calls'] or [] %}<call>{{ c['function'] | tojson }}{% endfor %}END\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\nTHOUGHT{% endif %}"
+)
+
+
+@pytest.mark.parametrize("end", ["<|im_end|>", "<|unknown|>"])
+@pytest.mark.parametrize("thought", ["", "<think>\n"])
+def test_calls_are_learned_as_written_wherever_the_prompt_ends(engine: LlamaEngine, end: str, thought: str) -> None:
+    with_template(engine, CALLS.replace("END", end).replace("THOUGHT", thought))
+    call = {"id": "1", "function": {"name": "look", "arguments": '{"at": "sky"}'}}
+    turns = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "blue", "tool_call_id": "1"},
+        {"role": "assistant", "content": "Blue."},
+    ]
+    (row,) = read_row({"messages": turns, "tools": [{"name": "look"}]}, 1)
+    examples = Encoder(engine, True, engine.vocab.eos, engine.vocab.is_end).encode(row)
+    found = [(e, start, end) for e in examples for start, end in spans(e)]
+    assert len(found) == 2
+    for i, (example, start, stop) in zip((1, 3), found, strict=True):
+        assert list(example.tokens[:start]) == engine.encode_chat(row.messages[:i], tools=row.tools)
+        assert engine.vocab.is_end(example.tokens[stop - 1])
+        said = engine.detokenize(example.tokens[start:stop])
+        assert ('<call>{"name": "look", "arguments": {"at": "sky"}}' if i == 1 else "Blue.") in said

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import random
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -155,3 +157,27 @@ def test_parquet_rows_are_numbered(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(DataError, match="pyarrow cannot read it"):
         read_source(path)
+
+
+WHOLE = {
+    "d.jsonl": b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n' * 3,
+    "d.json": b'[{"instruction": "a", "input": null, "output": "b"},\n {"instruction": "c", "output": "d"}]',
+    "d.csv": b'question,answer\n"a, ""b""\nc",d\ne,f\n',
+    "e.jsonl": b'{"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{}"}],'
+    b'"tools": [{}]}\n',
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_whatever_is_damaged_is_a_problem_and_never_a_crash(tmp_path: Path, name: str) -> None:
+    rng = random.Random(name)
+    pieces = (b'"', b"{", b"[", b"]", b",", b"\n", b"\0", b"\xff", b"null", b"1e999", b"\xef\xbb\xbf", b"", b"[" * 2000)
+    for _ in range(300):
+        content = bytearray(WHOLE[name])
+        for _ in range(rng.randint(1, 4)):
+            at = rng.randrange(len(content) + 1)
+            content[at : at + rng.randint(0, 3)] = rng.choice(pieces)
+        with suppress(DataError):
+            found = scan_dataset(write(tmp_path, bytes(content), name))
+            assert found.rows or found.bad
+            assert all(bad.line >= 1 and bad.problem for bad in found.bad)

@@ -87,6 +87,13 @@ def test_what_hugging_face_templates_use_is_there() -> None:
     assert rendered == '<s>[USER:"é <b>"][USER:"x"]%1-2a3b1,23'
 
 
+def test_tools_and_what_else_a_turn_holds_reach_the_template() -> None:
+    source = "{{ tools | tojson }}{% for m in messages %}{{ m.tool_calls[0].function.name }}{% endfor %}"
+    call = Message("assistant", "", '{"tool_calls": [{"function": {"name": "look"}}]}')
+    assert ChatTemplate(source).render([call], tools='[{"name": "é"}]') == '[{"name": "é"}]look'
+    assert ChatTemplate(source.replace("{% for", "{% if tools %}x{% endif %}{% for")).render([call]) == "nulllook"
+
+
 def test_a_template_may_refuse_a_conversation() -> None:
     source = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
     with pytest.raises(TemplateError, match=r"refused this conversation \(no system turn\)"):
