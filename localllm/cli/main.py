@@ -20,6 +20,7 @@ COMMANDS = {
     "ask": "one answer on standard output",
     "data": "check a dataset, and show which of its tokens are learned",
     "finetune": "teach a model from a small file",
+    "evaluate": "what an adapter changed: better or not, and what it forgot",
     "verify": "prove that an adapter does in llama.cpp what it did in MLX",
     "import": "make an adapter from elsewhere one of ours",
     "export": "take an adapter elsewhere: gguf, peft, mlx, merged or ollama",

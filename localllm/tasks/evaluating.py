@@ -152,17 +152,16 @@ def evaluate_rows(
         before = yield from _counted(_measured(engine, material, cancel), 0, total)
         engine.set_adapters([(adapter.path, adapter.scale)])
         after = yield from _counted(_measured(engine, material, cancel), material.passes, total)
-        prompts = [engine.detokenize(q.prompt) for q in material.questions[:samples]]
+        prompts = [engine.detokenize(q.prompt).strip() for q in material.questions]
     finally:
         engine.close()
     changes = [Change(b, a) for b, a in zip(before.losses, after.losses, strict=True)]
     answers = _answers(measure, before.answered, after.answered) if measure else None
     kept_as_it_was = {GENERAL: changes[1], OTHER: changes[2]}
     verdict = judge(changes[0], answers.scored[0] if answers else None, kept_as_it_was, engine.vocab.size)
-    shown = zip(prompts, before.answered, after.answered, strict=False)
-    samples_shown = tuple(Sample(b.line, prompt.strip(), b.expected, b.answer, a.answer) for prompt, b, a in shown)
+    shown = _samples(prompts, before.answered, after.answered, answers, samples)
     yield EvaluateResult(
-        adapter.name, adapter.path, base.name, rows.kind, changes[0], answers, changes[1], changes[2], samples_shown,
+        adapter.name, adapter.path, base.name, rows.kind, changes[0], answers, changes[1], changes[2], shown,
         verdict, before.tokens + after.tokens, time.perf_counter() - begin,
     )  # fmt: skip
 
@@ -223,6 +222,18 @@ def _check(cancel: threading.Event | None) -> None:
 def _answers(measure: Measure, base: Sequence[Answered], adapter: Sequence[Answered]) -> Answers:
     before, after = scores(measure, base), scores(measure, adapter)
     return Answers(measure, tuple(Scored(name, tuple(before[name]), tuple(after[name])) for name in before))
+
+
+def _samples(
+    prompts: Sequence[str], base: Sequence[Answered], adapter: Sequence[Answered], answers: Answers | None, most: int
+) -> tuple[Sample, ...]:
+    """So many questions, in their order: up to half are those that the adapter did worst on, the others the first."""
+    values = answers.scored[0].adapter if answers else ()
+    worst = [i for i in sorted(range(len(values)), key=values.__getitem__) if values[i] < 1]
+    picked = list(dict.fromkeys([*worst[: most // 2], *range(len(values))]))[:most]
+    return tuple(
+        Sample(base[i].line, prompts[i], base[i].expected, base[i].answer, adapter[i].answer) for i in sorted(picked)
+    )
 
 
 def _counted(

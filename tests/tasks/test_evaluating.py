@@ -11,11 +11,14 @@ import pytest
 
 from localllm.engine.llama import LlamaEngine
 from localllm.errors import AdapterError, CancelledError, DataError, UsageError
+from localllm.evaluate.answers import Measure
+from localllm.evaluate.exact import Answered
 from localllm.evaluate.perplexity import row_loss
+from localllm.evaluate.verdict import Scored
 from localllm.paths import Home
 from localllm.store.registry import Registry
 from localllm.tasks import evaluation_rows
-from localllm.tasks.evaluating import EvaluateProgress, EvaluateResult, EvaluateStarted, evaluate
+from localllm.tasks.evaluating import Answers, EvaluateProgress, EvaluateResult, EvaluateStarted, _samples, evaluate
 from localllm.tasks.evaluation_rows import gather, given_rows, question, spread
 from localllm.tasks.verify import Rows
 from localllm.types import Example
@@ -116,6 +119,19 @@ def test_rows_come_from_all_over() -> None:
     assert len(spread(list(range(100)), 1, [10] * 100)) == evaluation_rows.LEAST_ROWS
     assert spread([1, 2, 3], 1, [999] * 3) == [1, 2, 3]
     assert spread([], 10, []) == []
+
+
+def test_samples_show_where_the_adapter_errs() -> None:
+    expected = [Answered(line, "x", "y") for line in range(10)]
+    adapter = [Answered(line, "x", "z" if line in (7, 9) else "x") for line in range(10)]
+    answers = Answers(
+        Measure("exact", ""), (Scored("exact match", (0.0,) * 10, tuple(float(a.exact) for a in adapter)),)
+    )
+    shown = _samples(["p"] * 10, expected, adapter, answers, 5)
+    assert [s.line for s in shown] == [0, 1, 2, 7, 9]
+    assert [s.adapter for s in shown] == ["x", "x", "x", "z", "z"]
+    assert len(_samples(["p"] * 10, expected, adapter, answers, 1)) == 1
+    assert _samples([], [], [], None, 5) == ()
 
 
 def test_texts_have_no_answers_to_judge(registry: Registry, tmp_path: Path) -> None:
