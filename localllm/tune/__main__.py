@@ -74,11 +74,13 @@ def _train(folder: Path, job: Job) -> Iterator[TuneEvent]:
     from localllm.tune.load import load_model
     from localllm.tune.loop import train
     from localllm.tune.saving import Saver
+    from localllm.weights.excerpt import float_size
     from localllm.weights.gguf import read_header
 
     examples, held_out = read_examples(folder, "train"), read_examples(folder, "held_out")
-    held = before.get("residence") or residence(device.kind)
-    model = load_model(read_header(job.model), held, mx.float32 if held == "float32" else mx.float16, other=job.other)
+    file = read_header(job.model)
+    held = before.get("residence") or residence(device.kind, float_size(file))
+    model = load_model(file, held, mx.float16 if held == "quantized" else mx.float32, other=job.other)
     trainable = _attach(model, job.model, config)
     if device.warning:
         yield Warned(device.warning)

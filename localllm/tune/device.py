@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Literal
 
 Kind = Literal["metal", "cuda", "cpu"]
-Residence = Literal["quantized", "float32"]
+Residence = Literal["quantized", "float32", "streamed"]
+"""How frozen weights are held: as blocks for MLX's quantized kernels, as float32, or as blocks that are made float32
+whenever they are multiplied."""
 _SHIM = Path(__file__).with_name("blas_shim.c")
 
 
@@ -56,12 +58,16 @@ def prepare(cache: Path, threads: int | None = None) -> Device:
     return Device("cpu", blas, warning, threads)
 
 
-def residence(kind: Kind) -> Residence:
-    """How the frozen weights are held: quantized with 16-bit scales where MLX has quantized kernels, else as float32.
+def residence(kind: Kind, float_bytes: int = 0, memory: int | None = None) -> Residence:
+    """How the frozen weights are held, `float_bytes` being their size as float32 and `memory` that of the machine.
 
-    On a CPU MLX's quantized products run at 2 GFLOP/s and OpenBLAS's float32 ones at 100 and more.
+    Quantized with 16-bit scales where MLX has quantized kernels. On a CPU those run at 2 GFLOP/s and OpenBLAS's float32
+    products at 100 and more: float32, or streamed where that would take more than half of the memory.
     """
-    return "float32" if kind == "cpu" else "quantized"
+    if kind != "cpu":
+        return "quantized"
+    memory = memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return "streamed" if float_bytes > memory // 2 else "float32"
 
 
 def _load_fast_blas(cache: Path, threads: int | None) -> tuple[str, str, int | None]:

@@ -16,6 +16,7 @@ from mlx.utils import tree_flatten
 from localllm.errors import InvalidModelError
 from localllm.tune.device import Residence
 from localllm.tune.follow import follow_llama_cpp
+from localllm.tune.streamed import halved, stream
 from localllm.weights.architectures import architecture_of
 from localllm.weights.config import model_config
 from localllm.weights.convert import Other, becomes, convert_blocks
@@ -34,8 +35,8 @@ def load_model(
 ) -> Any:
     """The file's model with its weights, frozen; its positions are those of a context of `n_ctx` tokens.
 
-    With residence "float32" every weight is dequantized to `dtype`; with "quantized" the blocks that MLX can hold stay
-    quantized, with scales of `dtype`, and those that it cannot hold become what `other` says.
+    With residence "float32" every weight is dequantized to `dtype`; with "quantized" and "streamed" the blocks that MLX
+    can hold stay quantized, with scales of `dtype`, and those that it cannot hold become what `other` says.
     Raises UnsupportedModelError and InvalidModelError before weights are read.
     """
     config = model_config(file)
@@ -43,14 +44,18 @@ def load_model(
     parameters = dict(tree_flatten(model.parameters()))
     slots = tensor_names(file, parameters)
     _check(file, parameters, slots)
-    if residence == "quantized":
+    if residence != "float32":
         _quantize_modules(model, file, slots, other)
     for parameter, value in parameters.items():
         arrays = [(parameter, mx.zeros(value.shape, dtype))]  # a bias that the file does not have
         if parameter in slots:
-            arrays = _read(file, slots[parameter], parameter, dtype, other if residence == "quantized" else None)
+            arrays = _read(file, slots[parameter], parameter, dtype, other if residence != "float32" else None)
+            if residence == "streamed" and len(arrays) == 1:
+                arrays = [(parameter, halved(arrays[0][1], file.tensors[slots[parameter].tensor].type))]
         mx.eval([array for _, array in arrays])  # one tensor at a time, so that its words can be let go
         model.load_weights(arrays, strict=False)
+    if residence == "streamed":
+        stream(model)
     follow_llama_cpp(model, file, n_ctx or usual_ctx(file))
     model.freeze()
     model.eval()

@@ -41,9 +41,10 @@ def choose_layers(file: GGUFFile, wanted: Collection[int], limit: int) -> list[i
     return [chosen[int(i * step)] for i in range(min(room, len(chosen)))]
 
 
-def float_size(file: GGUFFile, layers: Collection[int]) -> int:
-    """Bytes of an excerpt's tensors."""
-    return sum(4 * prod(t.shape) for t in file.tensors.values() if layer_of(t.name) in (None, *layers))
+def float_size(file: GGUFFile, layers: Collection[int] | None = None) -> int:
+    """Bytes that the tensors of an excerpt, or of the whole model, take as float32."""
+    kept = [t for t in file.tensors.values() if layers is None or layer_of(t.name) in (None, *layers)]
+    return sum(4 * prod(t.shape) for t in kept)
 
 
 def write_excerpt(file: GGUFFile, target: Path, layers: list[int], cancel: threading.Event | None = None) -> None:
