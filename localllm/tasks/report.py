@@ -31,9 +31,9 @@ REPORT = "report.html"
 _HASHED = (GGUF_NAME, WEIGHTS, HELD_OUT, METRICS)
 _VERIFY = {
     "passed": "passed", "rows": "rows", "positions": "positions compared", "kl": "mean KL, llama.cpp‖MLX",
-    "base_kl": "the same, base alone", "top1": "same top token", "effect_cosine": "effect, cosine",
+    "base_kl": "mean KL of the base alone", "top1": "same top token", "effect_cosine": "effect, cosine",
     "effect_kl": "effect, nats a token", "conversion_kl": "mean KL on float32 weights",
-    "conversion_base_kl": "the same, base alone ", "llama_cpp_python": "llama-cpp-python", "mlx": "MLX",
+    "conversion_base_kl": "the same of the base alone", "llama_cpp_python": "llama-cpp-python", "mlx": "MLX",
 }  # fmt: skip
 
 
@@ -99,7 +99,7 @@ def render(
     environment = Environment(autoescape=True, finalize=_visible, trim_blocks=True)
     template = environment.from_string(Path(__file__).with_name(REPORT).read_text("utf-8"))
     groups = [
-        ("Settings", _settings(manifest)),
+        ("Training", _settings(manifest)),
         ("Data", _data(manifest, lengths)),
         ("Verified against MLX", _verified(manifest)),
         ("Hashes", {f"{name} (SHA-256)": value for name, value in hashes.items()}),
@@ -170,7 +170,10 @@ def _data(manifest: Mapping[str, Any], lengths: Mapping[str, Lengths]) -> dict[s
 
 def _verified(manifest: Mapping[str, Any]) -> dict[str, str]:
     certificate = manifest.get("verify") or {}
-    return {said: _text(certificate[key]) for key, said in _VERIFY.items() if key in certificate}
+    facts = {said: _text(certificate[key]) for key, said in _VERIFY.items() if key in certificate}
+    if isinstance(top1 := certificate.get("top1"), float):
+        facts[_VERIFY["top1"]] = f"{top1:.1%}"
+    return facts
 
 
 def _text(value: Any) -> str:

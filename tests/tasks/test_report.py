@@ -23,7 +23,7 @@ EVIL = '<script>alert("x")</script><img src=http://evil.example/a.png onerror=a(
 MANIFEST = {
     "created": "2026-01-02T03:04:05+00:00", "base": {"name": "guide", "sha256": "ab" * 32},
     "training": {"data": EVIL, "format": "chat", "rows": 1234, "held_out": 5, "rank": 16, "learning_rate": 8e-4},
-    "verify": {"passed": True, "kl": 4.6e-5, "mlx": "0.32.4"},
+    "verify": {"passed": True, "top1": 1.0, "kl": 4.6e-5, "mlx": "0.32.4"},
 }  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def test_everything_is_on_the_page(folder: Path) -> None:
         "a sample: what changed", "Better: loss 1.500 → 0.500 (−67%)", "Forgot: perplexity on general text",
         "1.5000 0.5000 −1.0000", "exact match 0.0% 100.0% +100 points", "+64.9%", "Base – as expected", "another",
         "learning rate 0.0008", "rows learned 1,234", "training rows, tokens 3, of which 2 count", "passed yes",
-        "mean KL, llama.cpp‖MLX 4.6e-05", "ab" * 32,
+        "mean KL, llama.cpp‖MLX 4.6e-05", "same top token 100.0%", "ab" * 32,
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",  # SHA-256 of abc
         "made 2026-01-02",
     ):  # fmt: skip
@@ -111,7 +111,7 @@ def test_a_bare_adapter_has_a_shorter_page(folder: Path) -> None:
     write_report(target, None, {}, evaluated(bare))
     page = Page(target)
     assert "svg" not in page.tags
-    assert "Settings" not in page.text
+    assert "Training" not in page.text
     assert "ba7816bf" in page.text
 
 
