@@ -50,9 +50,9 @@ def scores(measure: Measure, answered: Sequence[Answered]) -> dict[str, list[flo
     """A value between 0 and 1 for each row, under each name; the first is the one that a verdict goes by."""
     if measure.kind == "labels":
         return {measure.name: [float(label(a.answer) == label(a.expected)) for a in answered]}
-    if measure.kind == "exact":
-        return {measure.name: [float(a.exact) for a in answered]}
     found = [asdict(rouge(a.expected, a.answer)) for a in answered]
+    if measure.kind == "exact":  # where nothing is exact, ROUGE still tells near from far
+        return {measure.name: [float(a.exact) for a in answered], "ROUGE-L": [values["rougeL"] for values in found]}
     names = {"ROUGE-L": "rougeL", "ROUGE-1": "rouge1", "ROUGE-2": "rouge2"}
     return {name: [values[key] for values in found] for name, key in names.items()}
 

@@ -75,7 +75,8 @@ def judge(rows: Change, answers: Scored | None, kept: Mapping[str, Change], n_vo
     outcome: Outcome = "no effect" if not signs else "mixed" if len(signs) > 1 else "better" if 1 in signs else "worse"
     forgot = tuple(name for name, change in kept.items() if forgets(change))
     parts = [_sentence(outcome, rows, answers)]
-    parts += [f"Forgot: perplexity on {name} {_perplexities(kept[name])}." for name in forgot]
+    if forgot:
+        parts.append(f"Forgot: perplexity on {', on '.join(f'{name} {_perplexities(kept[name])}' for name in forgot)}.")
     if kept and not forgot:
         parts.append(f"Nothing forgotten: perplexity on {_listed(kept)}.")
     return Verdict(outcome, forgot, " ".join(parts), _remark(kept, n_vocab))
@@ -138,4 +139,6 @@ def _listed(kept: Mapping[str, Change]) -> str:
 
 
 def _percent(part: float) -> str:
-    return f"{part:+.0%}".replace("-", "−") if math.isfinite(part) else "beyond all bounds"
+    if not math.isfinite(part):
+        return "beyond all bounds"
+    return f"{part:+.0%}".replace("-", "−") if abs(part) >= 0.005 else "±0%"

@@ -30,7 +30,9 @@ def test_the_measure_and_why(expected: list[str], kind: str, why: str) -> None:
 def test_what_each_measure_gives() -> None:
     answered = [Answered(1, "Spam", "spam. "), Answered(2, "ham", "spam"), Answered(3, "ham", " ham\n")]
     assert scores(choose(["spam", "ham"] * 4), answered) == {"label accuracy": [1.0, 0.0, 1.0]}
-    assert scores(choose(["spam", "ham"]), answered) == {"exact match": [0.0, 0.0, 1.0]}
+    exact = scores(choose(["spam", "ham"]), answered)
+    assert exact == {"exact match": [0.0, 0.0, 1.0], "ROUGE-L": [1.0, 0.0, 1.0]}
+    assert next(iter(exact)) == "exact match"
     found = scores(choose([LONG]), [Answered(1, "the cat sat", "the cat lay")])
     assert list(found) == ["ROUGE-L", "ROUGE-1", "ROUGE-2"]
     assert found["ROUGE-2"] == [pytest.approx(0.5)]

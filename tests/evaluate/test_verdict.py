@@ -34,6 +34,11 @@ def test_forgot_says_what_and_by_how_much() -> None:
     assert verdict.forgot == ("general text",)
     assert "Forgot: perplexity on general text 14.2 → 31.0 (+118%)." in verdict.words
     assert "Nothing" not in verdict.words
+    both = judge(change(1.0, 1.0), None, {"general text": change(1.0, 2.0), "other rows": change(1.0, 2.0)})
+    assert both.words == (
+        "No effect: loss 1.000 → 1.000 (±0%). "
+        "Forgot: perplexity on general text 2.718 → 7.389 (+172%), on other rows 2.718 → 7.389 (+172%)."
+    )
 
 
 @pytest.mark.parametrize(
