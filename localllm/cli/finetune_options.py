@@ -17,7 +17,7 @@ _NUMBERS = (  # option, type, metavar, help
     ("--rank", int, "R", "rank of the adapter (default: 16)"),
     ("--alpha", float, "A", "its strength; the scale is alpha / rank (default: twice the rank)"),
     ("--dropout", float, "P", "LoRA dropout (default: 0)"),
-    ("--lora-plus", float, "RATIO", "learning rate of B over that of A (default: 1; LoRA+ recommends 16)"),
+    ("--lora-plus", float, "RATIO", "learning rate of B over that of A (default: 1; more needs a lower one)"),
     ("--targets", str, "NAMES", "matrices to adapt, as q_proj,v_proj (default: all linear layers)"),
     ("--layers", int, "N", "adapt the last N layers only"),
     ("--patience", int, "N", "stop after N validations in a row without a new best"),
