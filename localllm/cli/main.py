@@ -21,6 +21,7 @@ COMMANDS = {
     "data": "check a dataset, and show which of its tokens are learned",
     "finetune": "teach a model from a small file",
     "evaluate": "what an adapter changed: better or not, and what it forgot",
+    "fit": "how much memory chatting with a model, or teaching it, takes",
     "verify": "prove that an adapter does in llama.cpp what it did in MLX",
     "import": "make an adapter from elsewhere one of ours",
     "export": "take an adapter elsewhere: gguf, peft, mlx, merged or ollama",
