@@ -73,6 +73,15 @@ def test_events_on_given_rows(taught_home: Home, tmp_path: Path) -> None:
     assert outcome.err == ""
 
 
+def test_a_report_that_cannot_be_written_does_not_cost_the_numbers(taught_home: Home, tmp_path: Path) -> None:
+    target = tmp_path / f"{'x' * 240}.html"  # a name as long as it may be, but not with what is added beside it
+    outcome = run("evaluate", "few", "--report", target)
+    assert outcome.code == 1
+    assert "exact match" in outcome.out
+    assert "Cannot write" in outcome.err.splitlines()[-1]
+    assert list(tmp_path.glob("*.html*")) == list(tmp_path.glob(".*.tmp")) == []
+
+
 def test_mistakes_are_one_line(taught_home: Home, tmp_path: Path, stories: Path) -> None:
     fails(run("evaluate", "fewer"), 1, "no adapter named 'fewer'", "Did you mean few?")
     fails(run("evaluate", "few", "--report", tmp_path / "rows.jsonl"), 2, "ends with .html")

@@ -47,11 +47,12 @@ def run(args: argparse.Namespace) -> int:
                 if not args.json:
                     drawn = _progress(event, drawn)
             else:
+                if not args.json:
+                    _table(event)  # first, so that a full disk does not cost the numbers
                 if args.report:
                     report_on(registry, event, args.report)
                 events("done", **_totals(event, args.report))
                 if not args.json:
-                    _table(event)
                     _narrate(event, args.report)
     return 0
 
