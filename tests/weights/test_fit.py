@@ -103,3 +103,28 @@ def test_the_estimate_is_within_15_percent_of_the_real_training_process(model: s
     said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     found = json.loads(said.stdout)
     assert abs(found["error"]) < 0.15, found
+
+
+CHAT = """
+import sys
+from pathlib import Path
+from localllm.engine.base import Finished, Request
+from localllm.engine.llama import LlamaEngine
+from localllm.types import Sampling
+engine = LlamaEngine.open(Path(sys.argv[1]), n_ctx=1024, n_threads=1)
+engine.submit(Request(tuple(5 + i % 50 for i in range(700)), Sampling(max_tokens=4)))
+while not any(isinstance(event, Finished) for event in engine.step()):
+    pass
+lines = Path("/proc/self/status").read_text().splitlines()
+print(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak in /proc")
+def test_the_estimate_of_a_conversation_is_within_15_percent_of_a_real_one() -> None:
+    model = ROOT / "models/guide.gguf"
+    said = subprocess.run(
+        [sys.executable, "-c", CHAT, str(model)], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    measured, estimated = int(said.stdout), chatting(read_header(model), 1024).total
+    assert abs(estimated / measured - 1) < 0.15, (estimated, measured)
