@@ -6,9 +6,11 @@ import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from localllm.errors import TrainingError
 from localllm.store.machine import available_memory
+from localllm.tasks.settings import Settings
 from localllm.tune.config import TrainConfig
 from localllm.tune.device import residence
 from localllm.types import Example
@@ -17,6 +19,7 @@ from localllm.weights.excerpt import float_size
 from localllm.weights.fit import Footprint, Model, Residence, TrainingSettings, model_of, training
 from localllm.weights.gguf import GGUFFile
 
+Chosen = TypeVar("Chosen", bound=Settings)
 SPARE = 0.10
 """Part of the available memory that stays free: estimates may be off by as much."""
 LEAST_RANK, LEAST_LENGTH = 4, 128
@@ -86,6 +89,14 @@ def refusal(fit: Fit) -> TrainingError:
         return TrainingError(message, "No smaller settings fit either: close other programs, or take a smaller model.")
     rows = f" ({fit.too_long} rows are longer: see --too-long)" if fit.too_long else ""
     return TrainingError(message, f"This would fit: {fit.as_options()}{rows}. --auto takes it.")
+
+
+def shrunk(request: Chosen, fit: Fit) -> Chosen:
+    """The request with the settings that fit. Raises TrainingError where there are none."""
+    if fit.suggestion is None:
+        raise refusal(fit)
+    changes: dict[str, Any] = dict(fit.changes())
+    return replace(request, **changes)
 
 
 def settings_of(

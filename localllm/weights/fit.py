@@ -2,7 +2,7 @@
 
 What MLX allocates is counted, array by array (see activations.py for the largest part). What is not counted but
 measured, on the training process itself on Linux, is in the constants below; `scripts/fit.py` compares estimates with
-measured peaks. Memory that MLX quantizes into on a GPU was not measured.
+measured peaks. That is for float32 weights on a CPU; the other residences are counted in the same way but not measured.
 """
 
 from __future__ import annotations

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from localllm.cli.main import main
-from localllm.tasks.memory import SPARE, check_fit, refusal, settings_of
+from localllm.errors import TrainingError
+from localllm.tasks.memory import SPARE, check_fit, refusal, settings_of, shrunk
+from localllm.tasks.settings import Settings
 from localllm.tune.config import TrainConfig
 from localllm.types import Example
 from localllm.weights.fit import TrainingSettings, model_of, training
@@ -52,6 +54,14 @@ def test_what_is_suggested_fits(header: GGUFFile, smaller: dict[str, int]) -> No
     assert training(model_of(header), fit.suggestion).total <= memory * (1 - SPARE)
     assert fit.suggestion.rows * fit.suggestion.accumulate == ASKED.rows
     assert fit.suggestion.length == ASKED.length
+
+
+def test_a_request_takes_the_settings_that_fit(header: GGUFFile) -> None:
+    request = Settings(batch_size=8, rank=32, learning_rate=1e-4)
+    fit = check_fit(header, ASKED, memory=_bytes(header, ASKED) - 100)
+    assert shrunk(request, fit) == replace(request, batch_size=4, accumulate=2)
+    with pytest.raises(TrainingError, match="GB of memory"):
+        shrunk(request, check_fit(header, ASKED, memory=1_000_000))
 
 
 def test_rows_that_would_be_too_long_are_counted_and_said(header: GGUFFile) -> None:
