@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -20,5 +21,6 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as e:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder may be a file, or the name too long
+            temporary.unlink(missing_ok=True)
         raise StorageError(f"Cannot write {path} ({e.strerror}).", "Check permissions and free space.") from e

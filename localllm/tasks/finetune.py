@@ -10,8 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,11 @@ from localllm.store.files import write_atomically
 from localllm.store.registry import MANIFEST, Registry
 from localllm.tasks.answering import AnswerProgress, ExactMatch, exact_match_of
 from localllm.tasks.conversion import Conversion
+from localllm.tasks.evaluating import EvaluateProgress, EvaluateStarted
 from localllm.tasks.heldout import HELD_OUT, write_held_out
+from localllm.tasks.outcome import facts_of, manifest_of, prefixed, reported
 from localllm.tasks.preparing import FinetuneRequest, Prepared, prepare
+from localllm.tasks.report import REPORT
 from localllm.tasks.runs import RunFolder
 from localllm.tasks.staging import Staging
 from localllm.tasks.verify import Rows, VerifyProgress, VerifyResult, VerifyStarted, verify_folder
@@ -78,6 +80,9 @@ class Done:
     """Of the training process."""
     seconds: float
     """Of everything."""
+    verdict: str = ""
+    """What changed, in words; empty without a report."""
+    report: Path | None = None
 
 
 FinetuneEvent = (
@@ -91,6 +96,8 @@ FinetuneEvent = (
     | VerifyProgress
     | VerifyResult
     | AnswerProgress
+    | EvaluateStarted
+    | EvaluateProgress
     | Done
 )
 
@@ -118,15 +125,18 @@ def finetune(
         job = replace(job, fingerprint=marks, save_every=request.save_every)
         write_job(run.folder, job, train=prepared.train, held_out=prepared.held_out)
         trained = yield from _train(run, cancel)
-        facts = _facts(request, prepared, trained, base_sha256)
+        facts = facts_of(request, prepared, trained, base_sha256)
         write_held_out(staging.folder / HELD_OUT, prepared.held_out)
         _write_gguf(staging.folder, prepared, facts)
         verified = yield from _verify(registry, request.name, staging, prepared, base_sha256, cancel)
         matched = yield from exact_match_of(prepared, staging.folder / GGUF_NAME, cancel)
-        _write_gguf(staging.folder, prepared, facts | _prefixed("verify", verified.certificate))
-        _write_manifest(staging.folder, request.name, prepared, facts, verified, matched)
+        _write_gguf(staging.folder, prepared, facts | prefixed("verify", verified.certificate))
+        manifest = manifest_of(request.name, prepared, facts, verified, matched)
+        evaluated = (yield from reported(staging.folder, prepared, manifest, cancel)) if request.report else None
+        write_atomically(staging.folder / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
         adapter = registry.publish_adapter(request.name, staging.folder)
-    yield _done(adapter, verified, trained, matched, time.perf_counter() - start)
+    done = _done(adapter, verified, trained, matched, time.perf_counter() - start)
+    yield replace(done, verdict=evaluated.verdict.words, report=adapter.path.with_name(REPORT)) if evaluated else done
 
 
 def _check_name(registry: Registry, request: FinetuneRequest) -> None:
@@ -204,50 +214,9 @@ def _verify(
     return result
 
 
-def _facts(request: FinetuneRequest, prepared: Prepared, trained: Trained, base_sha256: str) -> dict[str, Any]:
-    """What the GGUF adapter says of itself: its base, how it was trained, and its validation loss."""
-    config = prepared.config
-    training = {
-        "data": request.data.name, "format": prepared.format, "rows": len(prepared.train),
-        "held_out": len(prepared.held_out), "epochs": config.epochs, "steps": trained.steps,
-        "best_epoch": trained.best_epoch, "batch_size": config.batch_size, "learning_rate": config.learning_rate,
-        "rank": config.rank, "alpha": config.alpha, "dropout": config.dropout, "seed": config.seed,
-        "accumulate": config.accumulate, "optimizer": config.optimizer, "schedule": config.schedule,
-        "rslora": config.rslora, "lora_plus": config.lora_plus, "stopped_early": trained.early,
-        "base_loss": trained.first_loss, "loss": trained.best_loss, "tokens": trained.tokens,
-        "seconds": trained.seconds,
-    }  # fmt: skip
-    base = {"name": prepared.model.name, "sha256": base_sha256}
-    return {"general.name": request.name, **_prefixed("base", base), **_prefixed("training", training)}
-
-
-def _prefixed(group: str, values: dict[str, Any]) -> dict[str, Any]:
-    return {f"localllm.{group}.{key}": value for key, value in values.items()}
-
-
 def _write_gguf(folder: Path, prepared: Prepared, metadata: dict[str, Any]) -> None:
     """adapter.gguf from the safetensors beside it; the same tensors whatever the metadata."""
     write_gguf(folder / GGUF_NAME, read_folder(folder), prepared.header, metadata)
-
-
-def _write_manifest(
-    folder: Path, name: str, prepared: Prepared, facts: dict[str, Any], verified: VerifyResult, matched: ExactMatch
-) -> None:
-    """adapter.json, the last file: that it exists means that all others are complete."""
-
-    def group(prefix: str) -> dict[str, Any]:
-        start = f"localllm.{prefix}."
-        return {key.removeprefix(start): value for key, value in facts.items() if key.startswith(start)}
-
-    manifest = {
-        "name": name,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "base": {**group("base"), "path": str(prepared.model.path.resolve())},
-        "training": group("training"),
-        "verify": verified.certificate,
-        "test": asdict(matched) if matched.rows else None,
-    }
-    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
 
 
 def _done(adapter: AdapterRef, verified: VerifyResult, trained: Trained, matched: ExactMatch, seconds: float) -> Done:

@@ -38,6 +38,8 @@ class FinetuneRequest(Settings):
     other: Other = "16bit"
     """What weights become that MLX cannot hold quantized; on a CPU all are float32."""
     overwrite: bool = False
+    report: bool = False
+    """Evaluate the adapter at the end and write a page about it."""
     resume: bool = False
     """Insist on a run of that name that was left unfinished."""
     restart: bool = False

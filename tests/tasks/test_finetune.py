@@ -151,6 +151,16 @@ def test_teaches_other_architectures(tmp_path: Path, registry: Registry, name: s
     assert verified["conversion_kl"] < 1e-7
 
 
+def test_a_report_says_what_changed(tmp_path: Path, registry: Registry, model: str) -> None:
+    done = list(finetune(registry, request(tmp_path, model, report=True)))[-1]
+    assert isinstance(done, Done)
+    assert "loss" in done.verdict
+    assert done.report == registry.adapter_dir("bye") / "report.html"
+    assert "<svg" in done.report.read_text("utf-8")
+    evaluation = registry.manifest(done.adapter)["evaluation"]
+    assert evaluation["verdict"]["words"] == done.verdict
+
+
 def test_a_certificate_is_kept_and_renewed(tmp_path: Path, registry: Registry, model: str) -> None:
     list(finetune(registry, request(tmp_path, model, epochs=1)))
     folder = registry.adapter_dir("bye")

@@ -42,6 +42,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "(default: 16bit; `show --tensors` has the error of each)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an adapter of that name")
+    parser.add_argument("--no-report", action="store_true", help="do not measure what changed and write report.html")
     left = parser.add_mutually_exclusive_group()
     left.add_argument("--resume", action="store_true", help="insist on a run of that name that was left unfinished")
     left.add_argument("--restart", action="store_true", help="begin anew even if a run of that name was left")
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         valid=args.valid,
         test=args.test,
         overwrite=args.overwrite,
+        report=not args.no_report,
         resume=args.resume,
         restart=args.restart,
         **given,
@@ -113,6 +115,8 @@ def _summary(done: Any, quiet: bool) -> None:
         print(f"exact answers on {done.tested} test rows: {before:.0%} before, {after:.0%} after")
     exact = f"{done.conversion.kl:.1e} on float32 weights, " if done.conversion else ""
     print(f"verified in llama.cpp: mean KL {exact}{a.kl:.1e} on the file itself; effect cosine {a.effect_cosine:.4f}")
+    if done.verdict:
+        print(f"{done.verdict}\nreport: {done.report}")
     if not quiet:
         say(f"{done.seconds:.0f} s, {done.tokens_per_second:.0f} tokens/s, {done.peak_rss_mb:.0f} MB at most.")
         say(f'Try it: localllm ask --adapter {done.adapter.name} "..."')
