@@ -13,6 +13,7 @@ from localllm.data.fitting import DEFAULT_MAX_LENGTH, TooLong, fit
 from localllm.engine.llama import LlamaEngine
 from localllm.errors import DataError
 from localllm.store.registry import Registry
+from localllm.tasks.rehearsing import Rehearsal, chosen
 from localllm.tasks.settings import Settings, check, configured
 from localllm.tune.config import TrainConfig
 from localllm.types import Conversation, Example, ModelRef
@@ -37,6 +38,8 @@ class FinetuneRequest(Settings):
     """What counts in the loss: every answer, the last of each conversation, or every token."""
     other: Other = "16bit"
     """What weights become that MLX cannot hold quantized; on a CPU all are float32."""
+    rehearse: Rehearsal | None = None
+    """Rows of other data to mix in."""
     overwrite: bool = False
     report: bool = False
     """Evaluate the adapter at the end and write a page about it."""
@@ -86,6 +89,7 @@ def prepare(registry: Registry, request: FinetuneRequest) -> Prepared:
     try:
         encoder = Encoder(engine, engine.info.has_template, engine.vocab.eos, engine.vocab.is_end, request.train_on)
         trained = _encode(encoder, train, limit, request.too_long, request.data, "row", warnings)
+        trained += _rehearsed(encoder, request, limit, len(trained), warnings)
         valid = request.valid or request.data
         validated = _encode(encoder, held_out, limit, request.too_long, valid, "validation row", warnings)
         questions = [_question(encoder, row) for row in test if row.text is None]
@@ -104,6 +108,20 @@ def _rows(request: FinetuneRequest) -> tuple[Sequence[Conversation], Sequence[Co
         return split(rows, request.seed)
     except DataError as error:
         raise DataError(error.message, error.hint, path=request.data) from None
+
+
+def _rehearsed(
+    encoder: Encoder, request: FinetuneRequest, limit: int, taught: int, warnings: list[str]
+) -> list[Example]:
+    """The rows of --rehearse that are trained on; too long ones are skipped, being only company."""
+    if request.rehearse is None:
+        return []
+    path, share = request.rehearse.path, request.rehearse.share
+    rows = chosen(read_dataset(path), share, taught, request.seed)
+    examples = _encode(encoder, rows, limit, "skip", path, "rehearsed row", warnings)
+    if (real := len(examples) / (taught + len(examples))) < 0.9 * share:
+        warnings.append(f"{path} has only {len(examples)} rows to rehearse: {real:.0%} of all instead of {share:.0%}.")
+    return examples
 
 
 def _encode(

@@ -23,6 +23,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--name", metavar="NAME", help="what to call the adapter (default: the data file's name)")
     parser.add_argument("--valid", type=Path, metavar="FILE", help="rows to validate on (default: a tenth of DATA)")
     parser.add_argument("--test", type=Path, metavar="FILE", help="rows to answer before and after, exactly")
+    parser.add_argument(
+        "--rehearse",
+        metavar="FILE[:SHARE]",
+        help="mix in rows of other data (default: a tenth of all) against forgetting",
+    )
     finetune_options.add(parser)
     parser.add_argument(
         "--too-long",
@@ -54,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     setup = options.setup(args)
     from localllm.tasks.finetune import Done, finetune
     from localllm.tasks.preparing import FinetuneRequest
+    from localllm.tasks.rehearsing import parse
 
     chosen = finetune_options.names() | {"too_long", "train_on", "other"}
     given = {name: value for name in chosen if (value := getattr(args, name)) is not None}
@@ -63,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         model=setup.model,
         valid=args.valid,
         test=args.test,
+        rehearse=parse(args.rehearse) if args.rehearse else None,
         overwrite=args.overwrite,
         report=not args.no_report,
         resume=args.resume,
