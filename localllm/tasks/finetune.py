@@ -23,12 +23,14 @@ from localllm.tasks.answering import AnswerProgress, ExactMatch, exact_match_of
 from localllm.tasks.conversion import Conversion
 from localllm.tasks.evaluating import EvaluateProgress, EvaluateStarted
 from localllm.tasks.heldout import HELD_OUT, write_held_out
+from localllm.tasks.memory import check_fit, refusal, residence_here, settings_of, shrunk
 from localllm.tasks.outcome import facts_of, manifest_of, prefixed, reported
 from localllm.tasks.preparing import FinetuneRequest, Prepared, prepare
 from localllm.tasks.report import REPORT
 from localllm.tasks.runs import RunFolder
 from localllm.tasks.staging import Staging
 from localllm.tasks.verify import Rows, VerifyProgress, VerifyResult, VerifyStarted, verify_folder
+from localllm.tune.checkpoint import newest
 from localllm.tune.config import TrainConfig
 from localllm.tune.events import Evaluated, Failed, Ready, Resumed, Step, Trained, Warned
 from localllm.tune.job import Job, write_job
@@ -114,7 +116,8 @@ def finetune(
     start = time.perf_counter()
     _check_name(registry, request)
     prepared = prepare(registry, request)
-    yield from map(Warned, prepared.warnings)
+    request, prepared, remark = _fitted(registry, request, prepared)
+    yield from map(Warned, [*prepared.warnings, *remark])
     yield from map(Warned, _checked(prepared))
     yield _started(prepared)
     with RunFolder(registry.home, request.name) as run, Staging(registry.home, request.name) as staging:
@@ -144,6 +147,26 @@ def _check_name(registry: Registry, request: FinetuneRequest) -> None:
         raise AdapterError(
             f"There is already an adapter named {request.name!r}.", "Choose another --name, or add --overwrite."
         )
+
+
+def _fitted(
+    registry: Registry, request: FinetuneRequest, prepared: Prepared
+) -> tuple[FinetuneRequest, Prepared, list[str]]:
+    """The request as it is where it fits the memory or may not be judged, or with --auto the largest one that fits.
+
+    Raises TrainingError with the settings that would fit.
+    """
+    left = newest(registry.home.runs / request.name).checkpoint is not None and not request.restart
+    if left or request.ignore_memory:  # a run that was left goes on with its own settings
+        return request, prepared, []
+    settings = settings_of(prepared.config, prepared.train, residence_here(prepared.header), request.other)
+    fit = check_fit(prepared.header, settings, [len(example.tokens) for example in prepared.train])
+    if fit.fits:
+        return request, prepared, []
+    if not request.auto:
+        raise refusal(fit)
+    smaller = shrunk(request, fit)
+    return smaller, prepare(registry, smaller), [f"To fit the memory: {fit.as_options()}."]
 
 
 def _checked(prepared: Prepared) -> Iterator[str]:

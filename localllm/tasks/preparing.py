@@ -41,6 +41,10 @@ class FinetuneRequest(Settings):
     rehearse: Rehearsal | None = None
     """Rows of other data to mix in."""
     overwrite: bool = False
+    auto: bool = False
+    """Take settings that fit the memory where those asked for do not."""
+    ignore_memory: bool = False
+    """Do not look whether it fits."""
     report: bool = False
     """Evaluate the adapter at the end and write a page about it."""
     resume: bool = False

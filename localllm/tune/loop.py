@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -226,6 +227,10 @@ def evaluate(model: Any, examples: Sequence[Example], config: TrainConfig) -> fl
 
 
 def peak_rss_mb() -> float:
-    """Most memory that this process has held, in MB."""
+    """Most memory that this process has held, in 10^6 bytes."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # ru_maxrss may begin with what the parent held when it started this process
+        kib = next((line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")), "0")
+        return int(kib) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e6

@@ -19,6 +19,7 @@ from localllm.errors import (
     DataError,
     LocalLLMError,
     StorageError,
+    TrainingError,
     UnsupportedModelError,
     UsageError,
     VerificationError,
@@ -30,11 +31,13 @@ from localllm.tasks.certifying import read_certificate
 from localllm.tasks.finetune import Done, FinetuneRequest, Started, finetune
 from localllm.tasks.heldout import HELD_OUT
 from localllm.tasks.judging import Verdict
+from localllm.tasks.memory import SPARE, settings_of
 from localllm.tasks.preparing import prepare
 from localllm.tasks.verify import VerifyResult, verify
-from localllm.tune.events import Resumed, Step
+from localllm.tune.events import Resumed, Step, Warned
 from localllm.types import Example
 from localllm.weights.adapter import GGUF_NAME, WEIGHTS, Adapter, read_folder, write_folder
+from localllm.weights.fit import model_of, training
 from localllm.weights.gguf import read_header
 from localllm.weights.quant import read_blocks
 from localllm.weights.writer import copy_gguf
@@ -149,6 +152,26 @@ def test_teaches_other_architectures(tmp_path: Path, registry: Registry, name: s
     verified = registry.manifest(done.adapter)["verify"]
     assert verified["passed"]
     assert verified["conversion_kl"] < 1e-7
+
+
+def test_what_does_not_fit_is_refused_with_what_would(
+    tmp_path: Path, registry: Registry, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"rank": 64, "batch_size": 16, "max_steps": 2}
+    prepared = prepare(registry, request(tmp_path, model, **settings))
+    whole = settings_of(prepared.config, prepared.train, "float32")
+    less = training(model_of(prepared.header), replace(whole, rows=whole.rows // 2)).total
+    monkeypatch.setattr("localllm.tasks.memory.available_memory", lambda: int(less / (1 - SPARE)) + 1)
+    with pytest.raises(TrainingError, match="GB of memory") as caught:
+        list(finetune(registry, request(tmp_path, model, **settings)))
+    assert "This would fit: --" in caught.value.hint
+    assert not registry.adapter_dir("bye").exists()
+    events = list(finetune(registry, request(tmp_path, model, auto=True, **settings)))
+    taken = next(e.message for e in events if isinstance(e, Warned) and "To fit the memory" in e.message)
+    started = next(e for e in events if isinstance(e, Started))
+    assert f"--batch-size {started.config.batch_size}" in taken
+    assert started.config.batch_size < 16
+    assert isinstance(list(finetune(registry, request(tmp_path, model, overwrite=True, ignore_memory=True)))[-1], Done)
 
 
 def test_a_report_says_what_changed(tmp_path: Path, registry: Registry, model: str) -> None:

@@ -47,6 +47,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "(default: 16bit; `show --tensors` has the error of each)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an adapter of that name")
+    memory = parser.add_mutually_exclusive_group()
+    memory.add_argument("--auto", action="store_true", help="where it does not fit the memory, take settings that do")
+    memory.add_argument("--ignore-memory", action="store_true", help="do not look whether it fits the memory")
     parser.add_argument("--no-report", action="store_true", help="do not measure what changed and write report.html")
     left = parser.add_mutually_exclusive_group()
     left.add_argument("--resume", action="store_true", help="insist on a run of that name that was left unfinished")
@@ -71,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
         test=args.test,
         rehearse=parse(args.rehearse) if args.rehearse else None,
         overwrite=args.overwrite,
+        auto=args.auto,
+        ignore_memory=args.ignore_memory,
         report=not args.no_report,
         resume=args.resume,
         restart=args.restart,
