@@ -12,14 +12,14 @@ setup: ## create or update .venv from the locks
 chat: setup ## chat with the built-in model
 	@.venv/bin/localllm chat $(ARGS)
 
-test: setup ## the whole test suite
-	.venv/bin/pytest $(ARGS)
+test: setup ## the test suite, all but the tests that take minutes
+	.venv/bin/pytest -m "not long" $(ARGS)
 
 test-fast: setup ## the tests that take less than about 20 seconds each
-	.venv/bin/pytest -m "not slow" $(ARGS)
+	.venv/bin/pytest -m "not slow and not long" $(ARGS)
 
-test-slow: setup ## only the long ones
-	.venv/bin/pytest -m slow $(ARGS)
+test-slow: setup ## only those that take longer
+	.venv/bin/pytest -m "slow or long" $(ARGS)
 
 check: setup ## style, types and layers
 	.venv/bin/ruff check .

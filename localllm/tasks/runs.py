@@ -12,9 +12,10 @@ from typing import Any
 
 from localllm.errors import CancelledError, StorageError, UsageError, VerificationError
 from localllm.paths import Home
-from localllm.tasks.staging import runs, storage_error
+from localllm.tasks.staging import storage_error
 from localllm.tune import checkpoint
 from localllm.tune.resume import differences
+from localllm.weights.beside import is_running
 
 LOCK = "lock"
 _PATIENCE = 10.0  # seconds for the child of a parent that was killed to end
@@ -89,7 +90,7 @@ class RunFolder:
             except BlockingIOError:
                 holder = os.pread(self.lock, 32, 0).decode("ascii", "replace").strip()
                 os.close(self.lock)
-                if (holder.isdigit() and runs(int(holder))) or time.monotonic() > deadline:
+                if (holder.isdigit() and is_running(int(holder))) or time.monotonic() > deadline:
                     raise StorageError(
                         f"The run {self.name!r} is going on in process {holder or 'unknown'}.",
                         "Wait until it ends, or choose another --name.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -10,6 +9,7 @@ from types import TracebackType
 
 from localllm.errors import StorageError
 from localllm.paths import Home
+from localllm.weights.beside import is_running
 
 
 class Staging:
@@ -44,18 +44,8 @@ def _remove_abandoned(parent: Path, prefix: str) -> None:
     """Folders of earlier runs of the same name whose process is gone, and any of our own number."""
     for folder in parent.glob(f"{prefix}-*"):
         number = folder.name.removeprefix(f"{prefix}-")
-        if number.isdigit() and (int(number) == os.getpid() or not runs(int(number))):
+        if number.isdigit() and (int(number) == os.getpid() or not is_running(int(number))):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def runs(pid: int) -> bool:
-    """Whether there is a process of that number."""
-    with contextlib.suppress(PermissionError):  # somebody else's process: it runs
-        try:
-            os.kill(pid, 0)
-        except (ProcessLookupError, OverflowError):
-            return False
-    return True
 
 
 def storage_error(error: OSError, folder: Path) -> StorageError:

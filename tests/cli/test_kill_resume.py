@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the training process in /proc")
-@pytest.mark.parametrize("kills, seed", [(3, 5), pytest.param(20, 6, marks=pytest.mark.slow)], ids=["three", "twenty"])
+@pytest.mark.parametrize("kills, seed", [(3, 5), pytest.param(20, 6, marks=pytest.mark.long)], ids=["three", "twenty"])
 def test_killed_runs_end_as_undisturbed_ones(kills: int, seed: int) -> None:
     options = ["--kills", str(kills), "--seed", str(seed), "--epochs", "2"]
     command = [sys.executable, "scripts/kill_resume.py", *options]
