@@ -83,7 +83,7 @@ class Done:
     seconds: float
     """Of everything."""
     verdict: str = ""
-    """What changed, in words; empty without a report."""
+    """What changed, in words, and why they may say less than they seem to; empty without a report."""
     report: Path | None = None
 
 
@@ -139,7 +139,10 @@ def finetune(
         write_atomically(staging.folder / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
         adapter = registry.publish_adapter(request.name, staging.folder)
     done = _done(adapter, verified, trained, matched, time.perf_counter() - start)
-    yield replace(done, verdict=evaluated.verdict.words, report=adapter.path.with_name(REPORT)) if evaluated else done
+    if evaluated:
+        words = f"{evaluated.verdict.words} {evaluated.verdict.remark}".strip()
+        done = replace(done, verdict=words, report=adapter.path.with_name(REPORT))
+    yield done
 
 
 def _check_name(registry: Registry, request: FinetuneRequest) -> None:

@@ -145,7 +145,7 @@ def test_parquet_needs_pyarrow_and_says_so(tmp_path: Path, monkeypatch: pytest.M
 
 def test_parquet_rows_are_numbered(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow", reason="the extra localllm[parquet] is not installed")
-    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="this pyarrow was built without Parquet")
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     path = tmp_path / "d.parquet"
     parquet.write_table(pyarrow.Table.from_pylist([{"messages": turns}, {"messages": None}]), path)

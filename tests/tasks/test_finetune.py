@@ -181,7 +181,8 @@ def test_a_report_says_what_changed(tmp_path: Path, registry: Registry, model: s
     assert done.report == registry.adapter_dir("bye") / "report.html"
     assert "<svg" in done.report.read_text("utf-8")
     evaluation = registry.manifest(done.adapter)["evaluation"]
-    assert evaluation["verdict"]["words"] == done.verdict
+    said = evaluation["verdict"]
+    assert done.verdict == f"{said['words']} {said['remark']}".strip()
 
 
 def test_a_certificate_is_kept_and_renewed(tmp_path: Path, registry: Registry, model: str) -> None:

@@ -297,7 +297,10 @@ def test_what_a_type_becomes(kind: str, other: str, expected: Becomes) -> None:
 def test_every_type_that_becomes_something_has_values() -> None:
     for block in BY_NAME.values():
         if becomes(block.name).form not in ("nothing", "integers"):
-            dequantize(np.zeros((1, block.nbytes), np.uint8), block.name, (1, block.weights))
+            values = dequantize(np.zeros((1, block.nbytes), np.uint8), block.name, (1, block.weights))
+            assert values.shape == (1, block.weights), block.name
+            assert values.dtype == np.float32, block.name
+            assert np.isfinite(values).all(), block.name
 
 
 @pytest.mark.parametrize("other", ["16bit", "8bit"])
