@@ -1,17 +1,19 @@
 """What every engine offers: requests in, events out.
 
-A request is submitted, then `step` is called until it has finished; each step does a bounded amount of work (a chunk of
-prefill or one decode) and returns what happened. `stream` wraps that for the callers that want one answer.
+Requests are submitted, then `step` is called until they have finished; each step does a bounded amount of work (a token
+of every answer on its way and a chunk of prefill for the next ones) and returns what happened. `stream` wraps that for
+the callers that want one answer, `stream_many` for those that want many.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from localllm.errors import EngineError, LocalLLMError
 from localllm.types import FinishReason, Message, Sampling, Usage
 
 
@@ -23,12 +25,14 @@ class ModelInfo:
     name: str
     architecture: str
     n_ctx: int
-    """Tokens that the context holds: prompt and answer together."""
+    """Tokens that the context holds for each request: prompt and answer together."""
     n_ctx_train: int
     n_vocab: int
     n_params: int
     size_bytes: int
     has_template: bool
+    n_slots: int = 1
+    """Requests that are answered side by side; further ones wait."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,10 @@ class Request:
 
     prompt: tuple[int, ...]
     sampling: Sampling = field(default_factory=Sampling)
+    adapters: tuple[tuple[Path, float], ...] | None = None
+    """GGUF LoRA adapters and their scales; None takes those of `set_adapters`."""
+    timeout: float | None = None
+    """Seconds from `submit` on after which the answer ends as it is, with the reason "deadline"."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,18 @@ class Finished:
     usage: Usage
 
 
+@dataclass(frozen=True)
+class Failed:
+    """The answer could not be finished. It is the request's last event; other requests go on."""
+
+    request_id: int
+    message: str
+    hint: str
+
+
 Event = Prefilled | TextDelta | Finished
+"""What happens to an answer that goes well."""
+StepEvent = Event | Failed
 
 
 class Engine(Protocol):
@@ -96,11 +115,11 @@ class Engine(Protocol):
         ...
 
     def submit(self, request: Request) -> int:
-        """Queue a request and return its id. Raises ContextOverflowError and GrammarError at once."""
+        """Queue a request and return its id. Raises ContextOverflowError, GrammarError and AdapterError at once."""
         ...
 
-    def step(self) -> list[Event]:
-        """Do the next piece of work; an empty list means that nothing is queued."""
+    def step(self) -> list[StepEvent]:
+        """Do the next piece of work for all requests; an empty list means that none is left."""
         ...
 
     def cancel(self, request_id: int) -> None:
@@ -111,7 +130,10 @@ class Engine(Protocol):
 
 
 def stream(engine: Engine, request: Request, cancel: threading.Event | None = None) -> Iterator[Event]:
-    """Events of one request until it has finished; setting `cancel`, or closing the iterator, stops it."""
+    """Events of one request until it has finished; setting `cancel`, or closing the iterator, stops it.
+
+    Raises EngineError where the request fails. Events of other requests are lost: see `stream_many`.
+    """
     request_id = engine.submit(request)
     finished = False
     try:
@@ -121,9 +143,53 @@ def stream(engine: Engine, request: Request, cancel: threading.Event | None = No
             for event in engine.step():
                 if event.request_id != request_id:
                     continue
-                finished = isinstance(event, Finished)
+                finished = isinstance(event, Finished | Failed)
+                if isinstance(event, Failed):
+                    raise EngineError(event.message, event.hint)
                 yield event
     finally:
         if not finished:
             engine.cancel(request_id)
+            engine.step()
+
+
+def stream_many(
+    engine: Engine, requests: Iterable[Request], cancel: threading.Event | None = None
+) -> Iterator[tuple[int, StepEvent]]:
+    """Events of many requests, each with the number of its request (from 0), in the order in which they happen.
+
+    Requests are taken from the iterable as earlier ones finish, so there may be any number of them. One that cannot be
+    submitted gives a Failed event and the others go on. Setting `cancel`, or closing the iterator, stops all.
+    """
+    numbers: dict[int, int] = {}  # of the requests on their way, by id
+    waiting = enumerate(requests)
+    # Some wait in the engine's queue, so that a slot that becomes free is used at the next step.
+    most = 2 * engine.info.n_slots
+    more = True
+    try:
+        while more or numbers:
+            if cancel is not None and cancel.is_set():
+                more = False
+                for request_id in numbers:
+                    engine.cancel(request_id)
+            while more and len(numbers) < most:
+                number, request = next(waiting, (-1, None))
+                if request is None:
+                    more = False
+                    break
+                try:
+                    numbers[engine.submit(request)] = number
+                except LocalLLMError as error:
+                    yield number, Failed(0, error.message, error.hint)
+            for event in engine.step() if numbers else ():
+                at = numbers.get(event.request_id)
+                if at is None:
+                    continue
+                if isinstance(event, Finished | Failed):
+                    del numbers[event.request_id]
+                yield at, event
+    finally:
+        for request_id in numbers:
+            engine.cancel(request_id)
+        if numbers:
             engine.step()

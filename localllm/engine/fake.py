@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from localllm.engine.base import Event, Finished, ModelInfo, Prefilled, Request, TextDelta
+from localllm.engine.base import Finished, ModelInfo, Prefilled, Request, StepEvent, TextDelta
 from localllm.errors import ContextOverflowError, LocalLLMError
 from localllm.types import FinishReason, Message, Usage
 
@@ -61,7 +61,7 @@ class FakeEngine:
         self.prompts.append(self.detokenize(request.prompt))
         return self._next_id
 
-    def step(self) -> list[Event]:
+    def step(self) -> list[StepEvent]:
         if not self._queue:
             return []
         request_id, request = self._queue[0]

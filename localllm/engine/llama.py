@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localllm.engine.adapters import AdapterSet
-from localllm.engine.base import Event, Finished, ModelInfo, Prefilled, Request, TextDelta
+from localllm.engine.base import Finished, ModelInfo, Prefilled, Request, StepEvent, TextDelta
 from localllm.engine.loading import open_context, open_model
 from localllm.engine.native import library
 from localllm.engine.output import OutputText
@@ -165,7 +165,7 @@ class LlamaEngine:
     def cancel(self, request_id: int) -> None:
         self._cancelled.add(request_id)
 
-    def step(self) -> list[Event]:
+    def step(self) -> list[StepEvent]:
         if not self._queue:
             return []
         running = self._queue[0]
@@ -210,7 +210,7 @@ class LlamaEngine:
 
     # One step
 
-    def _prefill(self, running: _Running) -> list[Event]:
+    def _prefill(self, running: _Running) -> list[StepEvent]:
         prompt = running.request.prompt
         if not running.started:
             running.started = time.perf_counter()
@@ -221,16 +221,16 @@ class LlamaEngine:
         if not self._run(prompt[begin : begin + PREFILL_CHUNK]):
             return self._finish(running, "cancelled")
         running.prefilled = len(self._held) == len(prompt)
-        events: list[Event] = [Prefilled(running.request_id, len(self._held), len(prompt))]
+        events: list[StepEvent] = [Prefilled(running.request_id, len(self._held), len(prompt))]
         return [*events, *self._sample(running)] if running.prefilled else events
 
-    def _decode(self, running: _Running) -> list[Event]:
+    def _decode(self, running: _Running) -> list[StepEvent]:
         assert running.pending is not None
         if not self._run([running.pending]):
             return self._finish(running, "cancelled")
         return self._sample(running)
 
-    def _sample(self, running: _Running) -> list[Event]:
+    def _sample(self, running: _Running) -> list[StepEvent]:
         token = running.sampler.sample(self._context)
         if running.first_token == 0:
             running.first_token = time.perf_counter()
@@ -246,7 +246,7 @@ class LlamaEngine:
             return [delta, *self._finish(running, "length")]
         return [delta]
 
-    def _finish(self, running: _Running, reason: FinishReason) -> list[Event]:
+    def _finish(self, running: _Running, reason: FinishReason) -> list[StepEvent]:
         now = time.perf_counter()
         first = running.first_token or now
         usage = Usage(
