@@ -10,22 +10,21 @@ import ctypes
 import errno
 import json
 import os
-import queue
 import re
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from localllm.errors import CancelledError, EngineError, InvalidModelError, StorageError
+from localllm import children
+from localllm.errors import EngineError, InvalidModelError, StorageError
 from localllm.weights.beside import beside, check_room, storage_error
 
-_POLL = 0.1  # seconds between looks at `cancel`
 _GRACE = 2.0  # seconds to end after SIGTERM
 _WARN = 3  # ggml.h, enum ggml_log_level
 _TENSOR = re.compile(r"\[\s*(\d+)/\s*(\d+)\]\s+(\S+)")  # as llama_model_quantize_impl reports each
@@ -58,8 +57,9 @@ def run_job(
     check_room(target, least, " at least")
     said: list[str] = []
     try:
-        with _child(replace(job, target=str(temporary), n_threads=n_threads)) as child:
-            for level, text in _follow(child, cancel):
+        child_job = json.dumps(asdict(replace(job, target=str(temporary), n_threads=n_threads)))
+        with children.running("localllm.engine.quantizer", child_job, stderr=subprocess.STDOUT, grace=_GRACE) as child:
+            for level, text in map(_said, children.lines(child, cancel, "Stopped; nothing was written.")):
                 if found := _TENSOR.match(text):
                     yield int(found[1]), int(found[2]), found[3]
                 elif level >= _WARN:
@@ -100,58 +100,8 @@ def _failure(status: int, said: list[str], job: Job) -> EngineError | StorageErr
     if "requantizing from type" in text:
         return EngineError(f"{what}: it is quantized already.", "Start from an F16 or F32 file.")
     why = next((line.split(": ", 1)[-1] for line in reversed(said) if "fail" in line.lower()), said[-1] if said else "")
-    how = f" ({signal.Signals(-status).name})" if status < 0 else ""
+    how = f" ({children.signal_name(status)})" if status < 0 else ""
     return EngineError(f"{what}{how}: {why.strip() or 'llama.cpp said nothing'}.", "Choose another --type.")
-
-
-@contextmanager
-def _child(job: Job) -> Iterator[subprocess.Popen[str]]:
-    """The running child, in a session of its own so that Ctrl-C reaches only the parent; gone afterwards."""
-    root = str(Path(__file__).resolve().parents[2])
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
-    # -P: modules that lie in the person's folder are not the program's
-    command = [sys.executable, "-P", "-m", "localllm.engine.quantizer", json.dumps(asdict(job))]
-    child = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        yield child
-    finally:
-        if child.poll() is None:
-            child.terminate()
-            try:
-                child.wait(_GRACE)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-        for stream in (child.stdin, child.stdout):
-            if stream is not None:
-                stream.close()
-
-
-def _follow(child: subprocess.Popen[str], cancel: threading.Event | None) -> Iterator[tuple[int, str]]:
-    """Level and text of each thing that llama.cpp says. Raises CancelledError."""
-    lines: queue.Queue[str | None] = queue.Queue()
-
-    def read() -> None:
-        assert child.stdout is not None
-        with suppress(ValueError):  # closed while reading: nobody listens any more
-            for line in child.stdout:
-                lines.put(line)
-        lines.put(None)
-
-    threading.Thread(target=read, daemon=True).start()
-    while True:
-        if cancel is not None and cancel.is_set():
-            raise CancelledError("Stopped; nothing was written.")
-        try:
-            line = lines.get(timeout=_POLL)
-        except queue.Empty:
-            continue
-        if line is None:
-            return
-        yield _said(line)
 
 
 def _said(line: str) -> tuple[int, str]:
@@ -171,7 +121,7 @@ def main(job: Job) -> int:
     from localllm.engine.native import library
     from localllm.engine.quantize import FILE_TYPES
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    children.end_with_parent(1)
     lib = library()
     on_log = lib.llama_log_callback(_say)
     lib.llama_log_set(on_log, ctypes.c_void_p(0))
@@ -189,11 +139,6 @@ def main(job: Job) -> int:
 def _say(level: int, text: bytes, _user_data: Any) -> None:
     sys.stdout.write(json.dumps({"log": level, "text": text.decode("utf-8", "replace")}) + "\n")
     sys.stdout.flush()
-
-
-def _end_with_parent() -> None:
-    sys.stdin.read()
-    os._exit(1)
 
 
 def _set_imatrix(lib: Any, params: Any, path: Path) -> Any:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from localllm import children
 from localllm.data.batches import count
 from localllm.errors import LocalLLMError
 from localllm.tune.config import TrainConfig
@@ -31,7 +31,7 @@ OUT_OF_MEMORY = "Use a smaller --batch-size, --max-length or --rank, or close ot
 
 def main() -> int:
     """Do the job; 0 when it is done, 1 when it failed and said why."""
-    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    children.end_with_parent(130)
     folder = Path(sys.argv[1])
     try:
         job = read_job(folder)
@@ -51,13 +51,6 @@ def main() -> int:
         print(encode(Failed("Training ran out of memory.", OUT_OF_MEMORY)), flush=True)
         return 1
     return 0
-
-
-def _end_with_stdin() -> None:
-    # os.read instead of sys.stdin: a lock held by a thread at exit would be fatal
-    while os.read(0, 4096):
-        pass
-    os._exit(130)
 
 
 def _train(folder: Path, job: Job) -> Iterator[TuneEvent]:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import queue
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
-from localllm.errors import CancelledError, TrainingError
+from localllm import children
+from localllm.errors import TrainingError
 from localllm.tune.events import Failed, TuneEvent, decode
 
 STDERR = "stderr.txt"
-_POLL = 0.1  # seconds between looks at `cancel`
 _GRACE = 5.0  # seconds to end after SIGTERM
 
 
@@ -31,18 +27,7 @@ def run_job(folder: Path, cancel: threading.Event | None = None, share: Collecti
     """
     failed: Failed | None = None
     with _child(folder, share) as child:
-        lines: queue.Queue[str | None] = queue.Queue()
-        assert child.stdout is not None
-        threading.Thread(target=_read_lines, args=(child.stdout, lines), daemon=True).start()
-        while True:
-            if cancel is not None and cancel.is_set():
-                raise CancelledError("Stopped; nothing was kept.")
-            try:
-                line = lines.get(timeout=_POLL)
-            except queue.Empty:
-                continue
-            if line is None:
-                break
+        for line in children.lines(child, cancel, "Stopped; nothing was kept."):
             event = _event(line)
             if isinstance(event, Failed):
                 failed = event
@@ -57,38 +42,11 @@ def run_job(folder: Path, cancel: threading.Event | None = None, share: Collecti
 
 @contextmanager
 def _child(folder: Path, share: Collection[int] = ()) -> Iterator[subprocess.Popen[str]]:
-    """The running child; it is in a session of its own, so that Ctrl-C reaches only the parent."""
-    root = str(Path(__file__).resolve().parents[2])
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
-    # -P: modules that lie in the person's folder are not the program's
-    command = [sys.executable, "-P", "-m", "localllm.tune", str(folder)]
-    with (folder / STDERR).open("wb") as stderr:
-        child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=env, text=True,
-            start_new_session=True, pass_fds=share,
-        )  # fmt: skip
-    try:
+    with (
+        (folder / STDERR).open("wb") as stderr,
+        children.running("localllm.tune", str(folder), stderr=stderr, grace=_GRACE, share=share) as child,
+    ):
         yield child
-    finally:
-        if child.poll() is None:
-            child.terminate()
-            try:
-                child.wait(_GRACE)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-        for stream in (child.stdin, child.stdout):
-            if stream is not None:
-                stream.close()
-
-
-def _read_lines(stream: IO[str], lines: queue.Queue[str | None]) -> None:
-    try:
-        for line in stream:
-            lines.put(line)
-    except ValueError:  # closed while reading: the parent has stopped listening
-        pass
-    lines.put(None)
 
 
 def _event(line: str) -> TuneEvent | None:
@@ -105,6 +63,6 @@ def _crash(status: int, stderr: Path) -> TrainingError:
             "Use a smaller --batch-size, --max-length or --rank, or close other programs.",
         )
     said = stderr.read_text("utf-8", "replace").strip().splitlines() if stderr.exists() else []
-    how = f"crashed ({signal.Signals(-status).name})" if status < 0 else f"ended with status {status}"
+    how = f"crashed ({children.signal_name(status)})" if status < 0 else f"ended with status {status}"
     last = said[-1] if said else "it said nothing"
     return TrainingError(f"The training process {how}: {last}.", "Run `localllm doctor`.")
