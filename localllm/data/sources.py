@@ -164,10 +164,10 @@ def _after_space(text: str, position: int) -> int:
 
 def _paragraphs(text: str) -> Iterator[RawRow]:
     """A plain text as consecutive {"text"} rows cut between paragraphs; together they are the text."""
-    from localllm.data.documents import split_text
+    from localllm.data.chunking import split_text
 
     line, counted = 1, 0
-    chunks = split_text(text, _TEXT_ROW, len)
+    chunks = list(split_text(text, _TEXT_ROW, len))
     for chunk in chunks:
         line, counted = line + text.count("\n", counted, chunk.start), chunk.start
         yield RawRow(line, {"text": chunk.text, "continues": chunk is not chunks[-1]})

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from localllm import jsonl
-from localllm.data.documents import decode_document, find_documents, read_document, split_text, unwrap
+from localllm.data.chunking import split_text, unwrap
+from localllm.data.documents import decode_document, find_documents, read_document
 from localllm.engine.base import Engine, Finished, Request, TextDelta, stream
 from localllm.errors import CancelledError, DataError, EngineError, StorageError, UsageError
 from localllm.types import Chunk, FinishReason, Message, Sampling
@@ -150,7 +151,7 @@ class _Summarizer:
             row["sha256"] = hashlib.sha256(content).hexdigest()
             text = decode_document(path, content)
             row["characters"] = len(text)
-            chunks = split_text(text, self._budget, self._count)
+            chunks = list(split_text(text, self._budget, self._count))
             row["summary"] = yield from self._combine(path, row, chunks)
         except (DataError, EngineError) as e:
             row["error"] = str(e)
