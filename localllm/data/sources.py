@@ -63,7 +63,7 @@ def read_source(path: Path) -> Source:
     if suffix in (".txt", ".md"):
         return Source("plain text", "line", list(_paragraphs(_text(path, content))))
     if content.lstrip()[:1] == b"[":
-        return Source("a JSON array", "line", list(_array_rows(_text(path, content))))
+        return Source("a JSON array", "line", list(array_rows(_text(path, content))))
     return Source("JSON Lines", "line", _lines(path, content))
 
 
@@ -106,7 +106,7 @@ def _text(path: Path, content: bytes) -> str:
 
 def _lines(path: Path, content: bytes) -> list[RawRow]:
     # split on \n alone, not splitlines(): JSON strings may hold U+2028 and the like
-    rows = [_line(number, raw) for number, raw in enumerate(content.split(b"\n"), start=1) if raw.strip()]
+    rows = [json_line(number, raw) for number, raw in enumerate(content.split(b"\n"), start=1) if raw.strip()]
     if rows[0].problem and len(rows) > 1:
         try:
             whole = json.loads(content)
@@ -117,7 +117,8 @@ def _lines(path: Path, content: bytes) -> list[RawRow]:
     return rows
 
 
-def _line(number: int, raw: bytes) -> RawRow:
+def json_line(number: int, raw: bytes) -> RawRow:
+    """A line of JSON Lines, from its bytes in UTF-8."""
     try:
         return RawRow(number, json.loads(raw.decode("utf-8")))
     except UnicodeDecodeError as error:
@@ -128,7 +129,7 @@ def _line(number: int, raw: bytes) -> RawRow:
         return RawRow(number, problem=f"not JSON ({error}).")
 
 
-def _array_rows(text: str) -> Iterator[RawRow]:
+def array_rows(text: str) -> Iterator[RawRow]:
     """Elements of a JSON array, each with the line that it begins on; the last may be what is wrong with the array."""
     decoder, position, line, counted = json.JSONDecoder(), text.index("[") + 1, 1, 0
     first = True

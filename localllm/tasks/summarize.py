@@ -17,7 +17,7 @@ from typing import Any
 
 from localllm import jsonl
 from localllm.data.chunking import split_text, unwrap
-from localllm.data.documents import decode_document, find_documents, read_document
+from localllm.data.documents import Document, Found, Skipped, Unreadable, find, load, read
 from localllm.engine.base import Engine, Finished, Request, TextDelta, stream
 from localllm.errors import CancelledError, DataError, EngineError, StorageError, UsageError
 from localllm.types import Chunk, FinishReason, Message, Sampling
@@ -104,9 +104,9 @@ def summarize(
 
     What goes wrong with one document is a row with `error`; the others go on.
     """
-    documents = list(find_documents(request.paths))
+    documents = [item for item in find(request.paths) if not isinstance(item, Skipped)]
     if not documents:
-        raise UsageError("There is nothing to summarize: no .txt or .md files were found.", "Name files or folders.")
+        raise UsageError("There is nothing to summarize: no readable documents were found.", "Name files or folders.")
     summarizer = _Summarizer(request, engine, cancel or threading.Event())
     finished = _finished_rows(request)
     output = jsonl.Appender(request.out) if request.out else None
@@ -114,15 +114,15 @@ def summarize(
     failed = prompt_tokens = output_tokens = skipped = 0
     try:
         todo = []
-        for path in documents:
-            earlier = finished.get((str(path), _sha256(path)))
+        for item in documents:
+            earlier = finished.get((item.source, _sha256(item)))
             if earlier is None or (earlier["error"] and request.retry_failed):
-                todo.append(path)
+                todo.append(item)
             else:
                 skipped, failed = skipped + 1, failed + bool(earlier["error"])
         yield Started(len(documents), skipped)
-        for path in todo:
-            row = yield from summarizer.document(path)
+        for document in _documents(todo, finished, request.retry_failed, cancel):
+            row = yield from summarizer.document(document)
             if output:
                 output.append(row)
             failed += bool(row["error"])
@@ -142,29 +142,28 @@ class _Summarizer:
         self._budget, self._sampling = _budget(request, engine)
         self._settings = request.settings_hash()
 
-    def document(self, path: Path) -> Generator[SummarizeEvent, None, dict[str, Any]]:
+    def document(self, document: Document | Unreadable) -> Generator[SummarizeEvent, None, dict[str, Any]]:
         """Yields PartDone events and returns the row."""
         begin = time.perf_counter()
-        row = self._empty_row(path)
+        row = self._empty_row(document.source) | {"sha256": document.sha256}
+        if isinstance(document, Unreadable):
+            return row | {"error": str(document)}
         try:
-            content = read_document(path)
-            row["sha256"] = hashlib.sha256(content).hexdigest()
-            text = decode_document(path, content)
-            row["characters"] = len(text)
-            chunks = list(split_text(text, self._budget, self._count))
-            row["summary"] = yield from self._combine(path, row, chunks)
-        except (DataError, EngineError) as e:
+            row["characters"] = len(document.text)
+            chunks = list(split_text(document.text, self._budget, self._count))
+            row["summary"] = yield from self._combine(document.source, row, chunks)
+        except EngineError as e:
             row["error"] = str(e)
         row["seconds"] = round(time.perf_counter() - begin, 3)
         return row
 
-    def _combine(self, path: Path, row: dict[str, Any], chunks: list[Chunk]) -> Generator[SummarizeEvent, None, str]:
+    def _combine(self, source: str, row: dict[str, Any], chunks: list[Chunk]) -> Generator[SummarizeEvent, None, str]:
         texts = []
         for i, chunk in enumerate(chunks, 1):
             summary = self._ask(PART_PROMPT, unwrap(chunk.text).strip(), row)
             texts.append(summary.text)
             row["parts"].append(_part(chunk, summary))
-            yield PartDone(str(path), 0, i, len(chunks))
+            yield PartDone(source, 0, i, len(chunks))
         level = 0
         while len(texts) > 1:
             level += 1
@@ -172,7 +171,7 @@ class _Summarizer:
             texts = []
             for i, group in enumerate(groups, 1):
                 texts.append(self._ask(COMBINE_PROMPT, "\n".join(group), row).text if len(group) > 1 else group[0])
-                yield PartDone(str(path), level, i, len(groups))
+                yield PartDone(source, level, i, len(groups))
         row["levels"] = level
         return texts[0]
 
@@ -209,10 +208,10 @@ class _Summarizer:
     def _count(self, text: str) -> int:
         return len(self._engine.tokenize(text, add_special=False, parse_special=False))
 
-    def _empty_row(self, path: Path) -> dict[str, Any]:
+    def _empty_row(self, source: str) -> dict[str, Any]:
         request = self._request
         return {
-            "source": str(path), "sha256": None, "summary": None, "error": None, "parts": [], "levels": 0,
+            "source": source, "sha256": None, "summary": None, "error": None, "parts": [], "levels": 0,
             "characters": 0, "prompt_tokens": 0, "output_tokens": 0, "seconds": 0.0,
             "model": request.model, "model_sha256": request.model_sha256,
             "adapter": request.adapter, "adapter_sha256": request.adapter_sha256, "settings": self._settings,
@@ -264,8 +263,24 @@ def _finished_rows(request: SummarizeRequest) -> dict[tuple[str, str | None], di
     return rows
 
 
-def _sha256(path: Path) -> str | None:
+def _sha256(item: Found | Unreadable) -> str | None:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
+        return load(item).sha256 if isinstance(item, Found) and item.path else None
+    except DataError:
         return None
+
+
+def _documents(
+    items: list[Found | Unreadable],
+    finished: dict[tuple[str, str | None], dict[str, Any]],
+    retry_failed: bool,
+    cancel: threading.Event | None,
+) -> Iterator[Document | Unreadable]:
+    """The documents of the files; rows of a table that are finished are passed over."""
+    for item in items:
+        for document in read(item, cancel=cancel) if isinstance(item, Found) else (item,):
+            if isinstance(document, Skipped):
+                continue
+            earlier = finished.get((document.source, document.sha256))
+            if earlier is None or (earlier["error"] and retry_failed):
+                yield document

@@ -141,7 +141,7 @@ def test_a_half_written_row_is_cut_off_and_done_again(engine: FakeEngine, folder
 def test_what_cannot_work_is_said_before_anything_is_read(engine: FakeEngine, folder: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(UsageError, match=r"no \.txt or \.md files"):
+    with pytest.raises(UsageError, match="no readable documents"):
         list(summarize(request(empty, out=tmp_path / "o"), engine))
     with pytest.raises(UsageError, match="too few to summarize"):
         list(summarize(request(folder, out=tmp_path / "o"), FakeEngine(n_ctx=120)))
