@@ -97,11 +97,22 @@ def test_a_missing_file_a_device_and_an_odd_name_are_errors(tmp_path: Path) -> N
     assert ["No such file" in str(items[0]), "is a device" in str(items[1])] == [True, True]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_may_not_be_read_is_an_error_among_documents(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir(mode=0)
+def test_a_folder_that_may_not_be_read_is_an_error_among_documents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
     (tmp_path / "b.txt").write_text("text")
-    assert [type(item) for item in read(tmp_path)] == [Document, Unreadable]
+    real = os.scandir
+
+    def scandir(folder: str) -> object:
+        if Path(folder).name == "a":  # permissions do not stop root, who may run this
+            raise PermissionError(13, "Permission denied", folder)
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    items = read(tmp_path)
+    assert [type(item) for item in items] == [Document, Unreadable]
+    assert "Permission denied" in str(items[1])
 
 
 def test_a_very_large_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
