@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from localllm.engine.backend import Group
 from localllm.engine.native import forget_complaints, last_complaint, library
 from localllm.errors import AdapterError, AdapterMismatchError
 from localllm.weights.gguf import GGUFFile, read_header
@@ -90,19 +91,21 @@ class AdapterSet:
         self._model = model
         self._base = base
         self._loaded: dict[tuple[str, int, int], Any] = {}
-        self._active: list[tuple[Any, float]] = []
+        self._active: Group = ()
 
-    def attach(self, context: Any, adapters: Sequence[tuple[Path, float]]) -> bool:
-        """Use exactly these adapters; whether that changed anything. Raises AdapterError; the old ones then stay."""
-        wanted = [(self._load(path), scale) for path, scale in adapters]
-        if wanted == self._active:
-            return False
-        pointers = (self._llama.llama_adapter_lora_p_ctypes * len(wanted))(*(pointer for pointer, _ in wanted))
-        scales = (ctypes.c_float * len(wanted))(*(scale for _, scale in wanted))
-        if self._llama.llama_set_adapters_lora(context, pointers, len(wanted), scales):
+    def resolve(self, adapters: Sequence[tuple[Path, float]]) -> Group:
+        """The adapters of those files, loaded. Raises AdapterError."""
+        return tuple((self._load(path), scale) for path, scale in adapters)
+
+    def attach(self, context: Any, group: Group) -> None:
+        """Use exactly these adapters. Raises AdapterError; the old ones then stay."""
+        if group == self._active:
+            return
+        pointers = (self._llama.llama_adapter_lora_p_ctypes * len(group))(*(pointer for pointer, _ in group))
+        scales = (ctypes.c_float * len(group))(*(scale for _, scale in group))
+        if self._llama.llama_set_adapters_lora(context, pointers, len(group), scales):
             raise AdapterError("llama.cpp could not attach the adapter.", "See what `localllm show` says of it.")
-        self._active = wanted
-        return True
+        self._active = group
 
     def _load(self, path: Path) -> Any:
         check_adapter(path, self._base)

@@ -11,6 +11,7 @@ from localllm.weights.gguf import GGUFFile
 DEFAULT_CTX = 4096
 _F32, _F16 = 0, 1  # ggml_type
 _FLASH_AUTO, _FLASH_OFF = -1, 0
+_CELLS = 256  # llama.cpp rounds the tokens of each sequence up to a multiple of this
 
 
 def open_model(file: GGUFFile, *, vocab_only: bool = False) -> Any:
@@ -32,9 +33,9 @@ def open_model(file: GGUFFile, *, vocab_only: bool = False) -> Any:
 
 
 def open_context(
-    model: Any, file: GGUFFile, n_ctx: int | None, n_threads: int, n_batch: int, *, exact: bool = False
+    model: Any, file: GGUFFile, n_ctx: int | None, n_slots: int, n_threads: int, n_batch: int, *, exact: bool = False
 ) -> tuple[Any, int]:
-    """A context for one sequence, and the tokens it may hold, which llama.cpp rounds up but we do not.
+    """A context for `n_slots` sequences, and the tokens each may hold, which llama.cpp rounds up but we do not.
 
     Raises UsageError for a size beyond the model's own, EngineError when there is no room.
     """
@@ -46,9 +47,12 @@ def open_context(
             f"Choose 1 to {n_ctx_train}.",
         )
     params = lib.llama_context_default_params()
-    params.n_ctx = n_ctx or min(n_ctx_train, DEFAULT_CTX)
+    size = n_ctx or min(n_ctx_train, DEFAULT_CTX)
+    params.n_ctx = size if n_slots == 1 else n_slots * -(-size // _CELLS) * _CELLS
     params.n_batch = params.n_ubatch = n_batch
-    params.n_seq_max = 1
+    params.n_seq_max = n_slots
+    # Keys and values of each sequence for themselves: attention then looks at one sequence only, not at all of them.
+    params.kv_unified = False
     params.n_threads = params.n_threads_batch = n_threads
     params.type_k = params.type_v = _F32 if exact else _F16
     params.flash_attn_type = _FLASH_OFF if exact else _FLASH_AUTO
@@ -60,4 +64,4 @@ def open_context(
         why = last_complaint()
         message = f"There is no room for a context of {params.n_ctx} tokens{f' ({why})' if why else ''}."
         raise EngineError(message, "Choose a smaller --ctx.")
-    return context, params.n_ctx
+    return context, size

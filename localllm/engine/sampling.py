@@ -9,12 +9,15 @@ from __future__ import annotations
 import ctypes
 import json
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from localllm.engine.native import forget_complaints, last_complaint, library
 from localllm.engine.vocab import Vocab
 from localllm.errors import GrammarError, UsageError
 from localllm.types import Sampling
+
+if TYPE_CHECKING:
+    from localllm.engine.context import Outputs
 
 
 def validate(sampling: Sampling) -> None:
@@ -44,14 +47,23 @@ class Sampler:
         self._vocab = vocab
         self._grammar = self._make_grammar(sampling)
         self._chain = self._make_chain(sampling)
+        self._bias = _summed(sampling.logit_bias)
+        self.greedy = sampling.temperature == 0 and self._grammar is None and not _penalizes(sampling)
+        """Whether the choice depends on nothing but the logits: the largest one, after the bias."""
 
-    def sample(self, context: Any) -> int:
-        """Choose from the logits of the last decoded token, and remember the choice."""
-        token: int = self._llama.llama_sampler_sample(self._chain, context, -1) if self._grammar is None else -1
-        if self._grammar is not None:
-            token = self._sample_with_grammar(context)
-            self._llama.llama_sampler_accept(self._grammar, token)
-            self._llama.llama_sampler_accept(self._chain, token)
+    def sample(self, outputs: Outputs, index: int) -> int:
+        """Choose from the logits of the batch's token with that index, and remember the choice."""
+        if self.greedy:
+            # What the chain does, without its table of the whole vocabulary.
+            row = outputs.row(index)
+            for token, bias in self._bias:
+                row[token] += bias
+            return int(row.argmax())
+        if self._grammar is None:
+            return int(self._llama.llama_sampler_sample(self._chain, outputs.context, index))
+        token = self._sample_with_grammar(outputs, index)
+        self._llama.llama_sampler_accept(self._grammar, token)
+        self._llama.llama_sampler_accept(self._chain, token)
         return token
 
     def close(self) -> None:
@@ -68,7 +80,7 @@ class Sampler:
             entries = [lib.llama_logit_bias(token, bias) for token, bias in s.logit_bias]
             array = (lib.llama_logit_bias * len(entries))(*entries)
             lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_logit_bias(n_vocab, len(entries), array))
-        if s.repeat_penalty != 1 or s.presence_penalty or s.frequency_penalty:
+        if _penalizes(s):
             penalties = (s.penalty_last_n, s.repeat_penalty, s.frequency_penalty, s.presence_penalty)
             lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_penalties(n_vocab, *penalties))
         if s.temperature == 0:
@@ -98,33 +110,44 @@ class Sampler:
             raise GrammarError(message, "It must be GBNF and define `root`.")
         return grammar
 
-    def _sample_with_grammar(self, context: Any) -> int:
+    def _sample_with_grammar(self, outputs: Outputs, index: int) -> int:
         lib = self._llama
-        candidates = self._candidates(context)
+        candidates = self._candidates(outputs, index)
         lib.llama_sampler_apply(self._chain, ctypes.byref(candidates))
         token = int(candidates.data[candidates.selected].id)
         single = (lib.llama_token_data * 1)(lib.llama_token_data(token, 1.0, 0.0))
         lib.llama_sampler_apply(self._grammar, ctypes.byref(lib.llama_token_data_array(single, 1, -1, False)))
         if single[0].logit != -math.inf:
             return token
-        candidates = self._candidates(context)
+        candidates = self._candidates(outputs, index)
         lib.llama_sampler_apply(self._grammar, ctypes.byref(candidates))
         lib.llama_sampler_apply(self._chain, ctypes.byref(candidates))
         return int(candidates.data[candidates.selected].id)
 
-    def _candidates(self, context: Any) -> Any:
-        """All tokens with the logits of the last position, as llama.cpp's array, which keeps its data alive."""
+    def _candidates(self, outputs: Outputs, index: int) -> Any:
+        """All tokens with their logits, as llama.cpp's array, which keeps its data alive."""
         import numpy as np
 
-        logits = np.ctypeslib.as_array(self._llama.llama_get_logits_ith(context, -1), (self._vocab.size,))
         layout = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
         table = np.zeros(self._vocab.size, layout)
         table["id"] = np.arange(self._vocab.size)
-        table["logit"] = logits
+        table["logit"] = outputs.row(index)
         data = table.ctypes.data_as(ctypes.POINTER(self._llama.llama_token_data))
         array = self._llama.llama_token_data_array(data, self._vocab.size, -1, False)
         array.keep_alive = table
         return array
+
+
+def _penalizes(s: Sampling) -> bool:
+    return s.repeat_penalty != 1 or bool(s.presence_penalty or s.frequency_penalty)
+
+
+def _summed(bias: tuple[tuple[int, float], ...]) -> list[tuple[int, float]]:
+    """The bias of each token once."""
+    totals: dict[int, float] = {}
+    for token, value in bias:
+        totals[token] = totals.get(token, 0.0) + value
+    return list(totals.items())
 
 
 def _schema_grammar(schema: str) -> str:

@@ -47,14 +47,15 @@ def open_model(
     *,
     n_ctx: int | None = None,
     n_threads: int | None = None,
+    n_slots: int | None = 1,
     template: str | None = None,
 ) -> Opened:
-    """Resolve, check and load. Raises ModelError, AdapterError, EngineError, UsageError; then nothing stays loaded."""
+    """Resolve, check and load; see `LlamaEngine.open`. Raises ModelError, AdapterError, EngineError, UsageError; then nothing stays loaded."""
     from localllm.engine.llama import LlamaEngine
 
     found = registry.model(model)
     attached = adapter_for(registry, adapter, found) if adapter else None
-    engine = LlamaEngine.open(found.path, n_ctx, n_threads, template=template)
+    engine = LlamaEngine.open(found.path, n_ctx, n_threads, n_slots=n_slots, template=template)
     try:
         if attached:
             engine.set_adapters([(attached.path, attached.scale)])

@@ -38,15 +38,16 @@ class ChatFootprint:
         return asdict(self)
 
 
-def chatting(file: GGUFFile, n_ctx: int) -> ChatFootprint:
-    """The memory of a conversation of up to `n_ctx` tokens. Raises InvalidModelError where a number is missing.
+def chatting(file: GGUFFile, n_ctx: int, n_slots: int = 1) -> ChatFootprint:
+    """The memory of `n_slots` answers at a time, each with its prompt of up to `n_ctx` tokens.
 
     Each layer caches a key and a value of every token; llama.cpp makes room for the whole context at once. Layers with
-    a sliding window need less than is counted here.
+    a sliding window need less than is counted here. Raises InvalidModelError where a number is missing.
     """
     kv = integer(file, "attention.head_count_kv", integer(file, "attention.head_count"))
-    cache = 2 * 2 * kv * head_dim(file) * n_ctx * integer(file, "block_count")
+    cache = 2 * 2 * kv * head_dim(file) * n_ctx * n_slots * integer(file, "block_count")
     vocabulary = file.tensors["token_embd.weight"].shape[0]
     wide = 4 * integer(file, "embedding_length") + 3 * integer(file, "feed_forward_length")
     weights = sum(info.nbytes for info in file.tensors.values())
-    return ChatFootprint(PROCESS, weights, cache, TOKEN * vocabulary, 4 * min(UBATCH, n_ctx) * wide)
+    buffers = 4 * min(UBATCH, n_ctx * n_slots) * wide
+    return ChatFootprint(PROCESS, weights, cache, TOKEN * vocabulary, buffers)

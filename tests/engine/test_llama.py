@@ -91,9 +91,8 @@ def test_cancel_during_prefill_aborts_inside_the_native_call(guide_path: Path) -
             engine.cancel(request_id)
         return calls >= 3
 
-    engine._should_abort = abort_soon  # type: ignore[method-assign]
-    engine._abort_callback = engine._llama.ggml_abort_callback(abort_soon)
-    engine._llama.llama_set_abort_callback(engine._context, engine._abort_callback, None)
+    callback = engine._llama.ggml_abort_callback(abort_soon)
+    engine._llama.llama_set_abort_callback(engine._context.pointer, callback, None)
     events = engine.step()
     assert [type(e) for e in events] == [Finished]
     assert events[0].reason == "cancelled"
