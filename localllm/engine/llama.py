@@ -85,9 +85,9 @@ class LlamaEngine:
         """Load a model.
 
         `n_ctx` tokens of context (default: what the model was trained on, up to 4096) for each of the `n_slots`
-        requests that are answered side by side (None: as many as memory and cores allow); `template` one of our named chat templates in place of the file's;
-        `vocab_only` loads the tokenizer and template alone; `exact` keeps float32 keys and values without flash
-        attention, for comparisons. Raises ModelError, EngineError, UsageError.
+        requests that are answered side by side (None: as many as memory and cores allow); `template` one of our named
+        chat templates in place of the file's; `vocab_only` loads the tokenizer and template alone; `exact` keeps
+        float32 keys and values without flash attention, for comparisons. Raises ModelError, EngineError, UsageError.
         """
         started = time.perf_counter()
         source = named_template(template) if template else None

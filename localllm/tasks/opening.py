@@ -50,7 +50,10 @@ def open_model(
     n_slots: int | None = 1,
     template: str | None = None,
 ) -> Opened:
-    """Resolve, check and load; see `LlamaEngine.open`. Raises ModelError, AdapterError, EngineError, UsageError; then nothing stays loaded."""
+    """Resolve, check and load; see `LlamaEngine.open`.
+
+    Raises ModelError, AdapterError, EngineError, UsageError; then nothing stays loaded.
+    """
     from localllm.engine.llama import LlamaEngine
 
     found = registry.model(model)
