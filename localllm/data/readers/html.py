@@ -6,6 +6,7 @@ import codecs
 import re
 from dataclasses import replace
 from importlib import import_module
+from itertools import islice
 from typing import Any
 
 from localllm.data.readers.base import Extract
@@ -18,14 +19,15 @@ _LEFT_OUT = frozenset((
     "video", "select", "button", "rt", "rp",
 ))  # fmt: skip
 _BLOCKS = frozenset((
-    "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details", "div", "dl", "dt",
-    "fieldset", "figcaption", "figure", "footer", "form", "header", "hr", "main", "ol", "p", "pre", "section",
-    "summary", "table", "tbody", "tfoot", "thead", "ul",
+    "address", "article", "aside", "blockquote", "body", "caption", "center", "details", "div", "dl",
+    "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "main",
+    "ol", "p", "pre", "section", "summary", "table", "ul",
 ))  # fmt: skip
-_TIGHT = frozenset(("li", "tr", "dd", "dt", "tbody", "thead", "tfoot"))
-_HEADINGS = {f"h{level}": "#" * level + " " for level in range(1, 7)}
+_TIGHT = frozenset(("li", "tr", "td", "th", "dd", "dt", "tbody", "thead", "tfoot"))
+_MARKS = {"li": "- "} | {f"h{level}": "#" * level + " " for level in range(1, 7)}
 _CELLS = ("td", "th")
-_STRUCTURE = _BLOCKS | {"li"} | _HEADINGS.keys()
+_PARTS = ("table", "ul", "ol", "dl", "pre", "h1", "h2", "h3", "h4", "h5", "h6")
+_LONGEST_CELL = 1000  # characters; more is a column of a page
 
 
 def read(content: bytes) -> Extract:
@@ -72,15 +74,43 @@ def _decoded(content: bytes) -> tuple[str, str, tuple[str, ...]]:
 def _text(root: Any, etree: Any) -> str:
     writer = _Writer()
     walker = etree.iterwalk(root, events=("start", "end"))
+    taken = None
     for event, element in walker:
-        left_out = element.tag in _LEFT_OUT or "hidden" in element.attrib
         if event == "start":
-            walker.skip_subtree() if left_out else writer.start(element)
-        else:
-            if not left_out:
-                writer.end(element)
+            row = _row(element, etree) if element.tag == "tr" else None
+            if row is not None:
+                writer.line(row)
+                taken = element
+            if taken is element or _left_out(element):
+                walker.skip_subtree()
+            else:
+                writer.start(element)
+            continue
+        if taken is element:
+            taken = None
+        elif not _left_out(element):
+            writer.end(element)
+        if element is not root:
             writer.write(element.tail)
     return writer.text()
+
+
+def _left_out(element: Any) -> bool:
+    return element.tag in _LEFT_OUT or "hidden" in element.attrib
+
+
+def _row(element: Any, etree: Any) -> str | None:
+    """A row of a table of data as one line; None where a table is only a way to lay out a page."""
+    cells = list(element)
+    if len(cells) < 2 or any(cell.tag not in _CELLS or _has_parts(cell) for cell in cells):
+        return None
+    texts = [" ".join(_text(cell, etree).split()) for cell in cells]
+    return " | ".join(texts).rstrip() if max(map(len, texts)) <= _LONGEST_CELL else None
+
+
+def _has_parts(cell: Any) -> bool:
+    """Whether a cell holds more than a paragraph."""
+    return next(cell.iter(*_PARTS), None) is not None or len(list(islice(cell.iter("p", "div"), 2))) > 1
 
 
 class _Writer:
@@ -93,43 +123,31 @@ class _Writer:
         self._space = False
         self._mark = ""
         """What the next text begins with: the sign of a heading or a list item."""
-        self._bars = 0
-        """Borders of cells to write before the next text."""
-        self._in_row = False
-        """Whether something of the row has been written."""
         self._pre = 0
-        self._inline: list[bool] = []
-        """Of the cells around, whether each is written on one line."""
-        self._cells = 0
 
     def start(self, element: Any) -> None:
         tag = element.tag
-        if tag in _CELLS:
-            self._inline.append(sum(child.tag in _STRUCTURE for child in element) <= 1)
-            self._cells += 1
-            self._bars += self._cells > 1 and self._inline[-1]
-        elif tag == "br":
-            self._break(min(2, self._breaks + 1))
-        elif tag in _HEADINGS:
-            self._break(2)
-            self._mark = _HEADINGS[tag]
-        elif tag in _STRUCTURE or tag in _TIGHT:
-            self._break(_lines(element))
-            if tag == "tr":
-                self._cells, self._bars, self._in_row = 0, 0, False
-            self._mark = "- " if tag == "li" else self._mark
+        if tag == "br":
+            self._breaks, self._space = min(2, self._breaks + 1), False
+        elif lines := _lines(element):
+            self._break(lines)
+            self._mark = _MARKS.get(tag, self._mark)
             self._pre += tag == "pre"
         self.write(element.text)
 
     def end(self, element: Any) -> None:
-        tag = element.tag
-        if tag in _CELLS:
-            if self._inline and not self._inline.pop():
-                self._break(1)
-        elif tag in _STRUCTURE or tag in _TIGHT:
-            self._break(_lines(element))
-            self._pre -= tag == "pre"
+        if lines := _lines(element):
+            self._break(lines)
+            self._pre -= element.tag == "pre"
             self._mark = ""
+
+    def line(self, text: str) -> None:
+        """A line by itself."""
+        self._break(1)
+        if text:
+            self._begin(blank=False)
+            self._parts.append(text)
+            self._break(1)
 
     def write(self, text: str | None) -> None:
         if not text:
@@ -142,32 +160,27 @@ class _Writer:
         if words:
             self._begin(blank=self._space or text[0].isspace())
             self._parts.append(" ".join(words))
-        self._space = self._space or text[-1].isspace() if not words else text[-1].isspace()
+        self._space = text[-1].isspace() or (self._space and not words)
 
     def text(self) -> str:
         """All of it, without blank lines at its ends."""
         return "".join(self._parts).strip()
 
     def _begin(self, *, blank: bool) -> None:
-        if self._bars and self._in_row:
-            self._parts.append(" |" * self._bars + " ")
-        elif self._breaks and self._parts:
+        if self._breaks and self._parts:
             self._parts.append("\n" * self._breaks)
         elif blank and self._parts and not self._mark:
             self._parts.append(" ")
-        if self._bars and not self._in_row:
-            self._parts.append("| " * self._bars)
         self._parts.append(self._mark)
-        self._breaks, self._space, self._mark, self._bars, self._in_row = 0, False, "", 0, True
+        self._breaks, self._space, self._mark = 0, False, ""
 
     def _break(self, lines: int) -> None:
-        if self._inline and self._inline[-1]:
-            self._space = True
-        else:
-            self._breaks, self._space = max(self._breaks, lines), False
+        self._breaks, self._space = max(self._breaks, lines), False
 
 
 def _lines(element: Any) -> int:
-    """Line ends around a block: two make an empty line."""
-    nested = element.tag in ("ul", "ol") and getattr(element.getparent(), "tag", "") == "li"
-    return 1 if nested or element.tag in _TIGHT else 2
+    """Line ends around an element: none within a line, one for items and rows, two, an empty line, for blocks."""
+    tag = element.tag
+    if tag in _TIGHT or (tag in ("ul", "ol") and getattr(element.getparent(), "tag", "") == "li"):
+        return 1
+    return 2 if tag in _BLOCKS else 0

@@ -29,7 +29,7 @@ loose text goes on
 
 Day | Loaves
 Monday | 12 or so
-| 9
+ | 9
 
 a  b
   c
@@ -47,6 +47,8 @@ def test_a_page_reads_as_it_looks() -> None:
 def test_a_page_laid_out_with_a_table_keeps_its_paragraphs() -> None:
     page = "<table><tr><td><p>One.</p><p>Two.</p></td><td><p>Three.</p><p>Four.</p></td></tr></table>"
     assert html.extract(page).text == "One.\n\nTwo.\n\nThree.\n\nFour."
+    menu = "<table><tr><td><ul><li>a<li>b</ul></td><td>side</td></tr><tr><td></td><td>x</td></tr></table><h2>End</h2>"
+    assert html.extract(menu).text == "- a\n- b\n\nside\n | x\n\n## End"
 
 
 @pytest.mark.parametrize(
