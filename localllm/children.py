@@ -51,8 +51,8 @@ def start(
     )
 
 
-def end(child: subprocess.Popen[Any], grace: float) -> None:
-    """Have the child gone: asked to end, and after `grace` seconds killed. Its pipes are closed."""
+def stop(child: subprocess.Popen[Any], grace: float) -> None:
+    """Have the child gone: asked to end, and after `grace` seconds killed."""
     if child.poll() is None:
         child.terminate()
         try:
@@ -60,6 +60,11 @@ def end(child: subprocess.Popen[Any], grace: float) -> None:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+def end(child: subprocess.Popen[Any], grace: float) -> None:
+    """Have the child gone (see `stop`) and its pipes closed."""
+    stop(child, grace)
     for stream in (child.stdin, child.stdout):
         if stream is not None:
             with suppress(BrokenPipeError):

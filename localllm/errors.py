@@ -12,7 +12,8 @@
     ├── EngineError               llama.cpp refused or failed
     │   ├── ContextOverflowError      the prompt does not fit the context
     │   ├── TemplateError             no chat template, or one that fails or runs away
-    │   └── GrammarError              a grammar or JSON schema that does not compile
+    │   ├── GrammarError              a grammar or JSON schema that does not compile
+    │   └── EngineCrashedError        the process in which llama.cpp runs has died
     ├── DataError                 a dataset or document that cannot be read; carries path and line
     ├── TrainingError             training failed or diverged
     ├── VerificationError         an adapter does not do in llama.cpp what it did in MLX
@@ -99,6 +100,10 @@ class TemplateError(EngineError):
 
 class GrammarError(EngineError):
     """A GBNF grammar or JSON schema that llama.cpp cannot compile."""
+
+
+class EngineCrashedError(EngineError):
+    """The process in which llama.cpp runs has died: of a crash in native code, or killed by the system."""
 
 
 class DataError(LocalLLMError):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections import deque
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 _GGML_LOG_WARN = 3  # ggml.h, enum ggml_log_level
 _GGML_LOG_CONT = 5
 _complaints: deque[str] = deque(maxlen=8)
+_listeners: list[Callable[[str], object]] = []
 _keep_alive: list[Any] = []  # a collected ctypes callback is a segmentation fault
 
 
@@ -30,6 +32,13 @@ def _on_log(level: int, text: bytes, _user_data: Any) -> None:
     line = text.decode("utf-8", "replace").strip()
     if line and level >= _GGML_LOG_WARN and level != _GGML_LOG_CONT:
         _complaints.append(line)
+        for listener in _listeners:
+            listener(line)
+
+
+def pass_on_complaints(listener: Callable[[str], object]) -> None:
+    """Call it with each complaint as well, at once: what is only remembered here is lost when the process dies."""
+    _listeners.append(listener)
 
 
 def forget_complaints() -> None:

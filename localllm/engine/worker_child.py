@@ -1,0 +1,219 @@
+"""The child of engine/worker.py: `python -m localllm.engine.worker_child` runs an engine for what its input asks.
+
+One thread reads the input, so that a request is cancelled in the middle of a step and the process ends as soon as its
+parent does; the main thread alone uses the engine, and answers calls between two steps.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import resource
+import sys
+import threading
+import time
+import traceback
+from typing import Any
+
+from localllm.engine import wire
+from localllm.engine.base import Engine, Failed, Finished, StepEvent, TextDelta
+from localllm.engine.worker_messages import (
+    Answer,
+    Call,
+    Cancel,
+    Detokenize,
+    EncodeChat,
+    FromChild,
+    Happened,
+    Open,
+    Refusal,
+    SetAdapters,
+    Submit,
+    ToChild,
+    Tokenize,
+)
+from localllm.errors import EngineError, LocalLLMError
+
+FLUSH_SECONDS = 0.004
+"""Fast tokens are sent together: a message for each would cost a small model some of its speed."""
+
+
+class Child:
+    """Answers calls and steps the engine, writing messages to `out`."""
+
+    def __init__(self, out: int) -> None:
+        self._out = out
+        self.calls: queue.SimpleQueue[Call | bytes] = queue.SimpleQueue()
+        self.engine: Engine | None = None
+        self._active: dict[int, bool] = {}  # requests that have not finished, oldest first, and whether they write yet
+        self._cancelled: set[int] = set()
+        self._events: list[StepEvent] = []
+        self._sent = 0.0
+
+    def run(self) -> None:
+        while True:
+            self._answer_all()
+            if self._active:
+                self._step()
+
+    def cancel(self, request_id: int) -> None:
+        """From any thread."""
+        if self.engine is not None:
+            self._cancelled.add(request_id)
+            self.engine.cancel(request_id)
+
+    # Calls
+
+    def _answer_all(self) -> None:
+        """Answer the calls that are there; wait for one when there is nothing else to do."""
+        while True:
+            try:
+                call = self.calls.get(block=not self._active)
+            except queue.Empty:
+                return
+            self._answer(call)
+
+    def _answer(self, call: Call | bytes) -> None:
+        if isinstance(call, bytes):
+            return self._send(Refusal.of(0, EngineError(f"The engine cannot read {call[:80]!r}.")))
+        try:
+            value = self._do(call.body)
+        except LocalLLMError as error:
+            return self._send(Refusal.of(call.number, error))
+        except Exception as error:
+            traceback.print_exc()
+            return self._send(Refusal.of(call.number, _unexpected(error)))
+        self._send(Answer(call.number, value))
+
+    def _do(self, body: Any) -> Any:
+        """The answer; a list comes as a tuple."""
+        if isinstance(body, Open):
+            self.engine = _open(body)
+            return self.engine.info
+        engine = self._opened()
+        match body:
+            case Tokenize(text, add_special, parse_special):
+                return engine.tokenize(text, add_special=add_special, parse_special=parse_special)
+            case Detokenize(tokens):
+                return engine.detokenize(tokens)
+            case EncodeChat(messages, add_generation_prompt, tools):
+                return engine.encode_chat(messages, add_generation_prompt=add_generation_prompt, tools=tools)
+            case SetAdapters(adapters):
+                while self._cancelled & self._active.keys():  # they are on their way out
+                    self._step()
+                return engine.set_adapters(adapters)
+            case Submit(request):
+                request_id = engine.submit(request)
+                self._active[request_id] = False
+                return request_id
+
+    def _opened(self) -> Engine:
+        if self.engine is None:
+            raise EngineError("The engine has no model yet.")
+        return self.engine
+
+    # Steps
+
+    def _step(self) -> None:
+        try:
+            events = self._opened().step()
+        except Exception as error:  # an engine that drops the request it was at, and goes on
+            events = [self._failed(error)]
+        if not events:
+            self._active.clear()
+        soon = False
+        for event in events:
+            if isinstance(event, Finished | Failed):
+                self._active.pop(event.request_id, None)
+                self._cancelled.discard(event.request_id)
+                soon = True
+            elif isinstance(event, TextDelta) and event.request_id in self._active:
+                soon |= not self._active[event.request_id]
+                self._active[event.request_id] = True
+        self._events += events
+        now = time.perf_counter()
+        # While a prompt is being read a step takes long, so that nothing is kept back for the next.
+        if soon or now - self._sent >= FLUSH_SECONDS or not all(self._active.values()):
+            self._sent = now
+            self._flush()
+
+    def _failed(self, error: Exception) -> Failed:
+        if not isinstance(error, LocalLLMError):
+            traceback.print_exc()
+            error = _unexpected(error)
+        oldest = next(iter(self._active))
+        self._opened().cancel(oldest)
+        return Failed(oldest, error.message, error.hint)
+
+    def _flush(self) -> None:
+        events, self._events = self._events, []
+        self._write(Happened(tuple(events)))
+
+    def _send(self, message: FromChild) -> None:
+        """What has happened comes first."""
+        if self._events:
+            self._flush()
+        try:
+            self._write(message)
+        except LocalLLMError as error:  # too long
+            assert isinstance(message, Answer)
+            self._write(Refusal.of(message.number, error))
+
+    def _write(self, message: FromChild) -> None:
+        rest = memoryview(wire.encode(message))
+        while rest:
+            rest = rest[os.write(self._out, rest) :]
+
+
+def _open(body: Open) -> Engine:
+    from localllm.engine.llama import LlamaEngine
+    from localllm.engine.native import pass_on_complaints
+
+    # Into the file that is looked at after a crash.
+    pass_on_complaints(lambda line: sys.stderr.write(f"{line}\n"))
+    return LlamaEngine.open(body.path, **body.options)
+
+
+def _unexpected(error: Exception) -> EngineError:
+    return EngineError(f"The engine failed: {type(error).__name__}: {error}.", "Please report this.")
+
+
+def read_calls(child: Child, source: int) -> None:
+    """Pass on what comes in, to its end, which is the end of the parent: then end the process."""
+    buffer = bytearray()
+    while data := os.read(source, 1 << 20):
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            _pass_on(child, bytes(buffer + line))
+            buffer.clear()
+        buffer += rest
+        if len(buffer) > wire.MAX_BYTES:
+            break
+    os._exit(0)
+
+
+def _pass_on(child: Child, line: bytes) -> None:
+    try:
+        message: ToChild = wire.decode(line, ToChild)
+    except ValueError:
+        child.calls.put(line)
+        return
+    if isinstance(message, Cancel):
+        child.cancel(message.request_id)
+    else:
+        child.calls.put(message)
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    out = os.dup(1)
+    os.dup2(2, 1)  # what native code prints is no message
+    # A crash is told in one line; a dump of gigabytes would only hold it up.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    child = Child(out)
+    threading.Thread(target=read_calls, args=(child, 0), daemon=True).start()
+    child.run()
+
+
+if __name__ == "__main__":
+    main()
