@@ -53,9 +53,11 @@ def open_chat(
     n_threads: int | None = None,
     template: str | None = None,
 ) -> Chat:
-    """Load a model and begin a conversation. Raises what `open_model` raises, and TemplateError for a file that can
-    only continue text."""
-    opened = open_model(registry, model, adapter, n_ctx=n_ctx, n_threads=n_threads, template=template)
+    """Load a model in a child process, so that a crash in it leaves the conversation, and begin one.
+
+    Raises what `open_model` raises, and TemplateError for a file that can only continue text.
+    """
+    opened = open_model(registry, model, adapter, n_ctx=n_ctx, n_threads=n_threads, template=template, worker=True)
     if not opened.engine.info.has_template:
         opened.engine.close()
         raise no_template(opened.model.path)

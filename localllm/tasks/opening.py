@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
+from localllm.engine.base import Engine
 from localllm.store.registry import Registry
 from localllm.types import AdapterRef, ModelRef
 from localllm.weights.gguf import read_header
-
-if TYPE_CHECKING:
-    from localllm.engine.llama import LlamaEngine
 
 BASE_HASH_KEY = "localllm.base.sha256"
 """Metadata of a GGUF adapter of ours: SHA-256 of the base it was trained on."""
@@ -20,7 +19,7 @@ BASE_HASH_KEY = "localllm.base.sha256"
 class Opened:
     """A loaded model, and what it and its adapter are called here."""
 
-    engine: LlamaEngine
+    engine: Engine
     model: ModelRef
     adapter: AdapterRef | None
 
@@ -49,16 +48,15 @@ def open_model(
     n_threads: int | None = None,
     n_slots: int | None = 1,
     template: str | None = None,
+    worker: bool = False,
 ) -> Opened:
-    """Resolve, check and load; see `LlamaEngine.open`.
+    """Resolve, check and load; see `LlamaEngine.open`. With `worker` the engine runs in a child process.
 
     Raises ModelError, AdapterError, EngineError, UsageError; then nothing stays loaded.
     """
-    from localllm.engine.llama import LlamaEngine
-
     found = registry.model(model)
     attached = adapter_for(registry, adapter, found) if adapter else None
-    engine = LlamaEngine.open(found.path, n_ctx, n_threads, n_slots=n_slots, template=template)
+    engine = _load(worker, found.path, n_ctx, n_threads, n_slots=n_slots, template=template)
     try:
         if attached:
             engine.set_adapters([(attached.path, attached.scale)])
@@ -66,3 +64,14 @@ def open_model(
         engine.close()
         raise
     return Opened(engine, found, attached)
+
+
+def _load(worker: bool, path: Path, n_ctx: int | None, n_threads: int | None, **options: Any) -> Engine:
+    """Only the one that is wanted is imported: a worker's parent does without llama.cpp."""
+    if worker:
+        from localllm.engine.worker import WorkerEngine
+
+        return WorkerEngine.open(path, n_ctx, n_threads, **options)
+    from localllm.engine.llama import LlamaEngine
+
+    return LlamaEngine.open(path, n_ctx, n_threads, **options)

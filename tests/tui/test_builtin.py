@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
+from localllm.engine.worker import WorkerEngine
 from localllm.paths import Home
 from localllm.store.registry import Registry
 from localllm.tui.app import LocalLLMApp
 from localllm.tui.widgets.message import AssistantMessage
 from localllm.tui.widgets.status import StatusBar
-from tests.tui.support import ready, say, shown
+from localllm.types import Sampling
+from tests.tui.support import ready, say, shown, type_in, until
 
 
 async def test_two_turns_on_the_built_in_model(tmp_path: Path):
@@ -26,4 +30,32 @@ async def test_two_turns_on_the_built_in_model(tmp_path: Path):
         assert len(replies) == 2
         assert all(reply.text.strip() for reply in replies)
         assert screen.query_one(StatusBar).context[0] > used > 0
+    app.host.close()
+
+
+async def test_a_crash_of_the_engine_costs_one_reply(tmp_path: Path):
+    from localllm.tasks.chat import open_chat
+
+    # a reply that goes on until the context is full
+    sampling = Sampling(logit_bias=((0, float("-inf")), (2, float("-inf"))))
+    app = LocalLLMApp(lambda: open_chat(Registry(Home(tmp_path)), "guide", sampling=sampling, n_threads=1))
+    async with app.run_test(size=(100, 40)) as pilot:
+        screen = await ready(pilot)
+        chat = app.host._chat
+        assert chat is not None
+        assert isinstance(chat.engine, WorkerEngine)
+        chat.session.sampling = Sampling(max_tokens=8)
+        await say(pilot, "Hello!")
+        chat.session.sampling = sampling
+        await type_in(pilot, "Who are you?")
+        await until(pilot, lambda: bool(screen.query(AssistantMessage).last().text) and screen.busy)
+        assert chat.engine.pid is not None
+        os.kill(chat.engine.pid, signal.SIGSEGV)
+        await ready(pilot)
+        assert "llama.cpp crashed (SIGSEGV)" in " ".join(shown(app).split())
+        assert len(chat.session.turns) == 2
+        chat.session.sampling = Sampling(max_tokens=8)
+        await say(pilot, "Who are you?")
+        assert len(chat.session.turns) == 4
+        assert screen.query(AssistantMessage).last().text.strip()
     app.host.close()
