@@ -45,6 +45,9 @@ class Request:
     """GGUF LoRA adapters and their scales; None takes those of `set_adapters`."""
     timeout: float | None = None
     """Seconds from `submit` on after which the answer ends as it is, with the reason "deadline"."""
+    lookup: bool = False
+    """Whether to draft tokens by what the text so far says after the same words, for answers that repeat it. It makes
+    a greedy answer faster, not different; requests that are not greedy take no notice."""
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,8 @@ class LlamaEngine:
             raise UsageError("There is nothing to answer: the prompt is empty.", "Write one.")
         group = self._group if request.adapters is None else self._adapters.resolve(request.adapters)
         sampler = Sampler(request.sampling, self.vocab)
-        running = Running(self._next_id, request, sampler, group, time.perf_counter())
+        drafts = request.lookup and sampler.greedy and self._context is not None and self._context.can_trim
+        running = Running(self._next_id, request, sampler, group, time.perf_counter(), drafts)
         self._next_id += 1
         self._scheduler.submit(running)
         return running.request_id

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from localllm.engine.backend import Chooser, Group, Vocabulary
 from localllm.engine.base import Event, Finished, Request, TextDelta
+from localllm.engine.lookup import Lookup
 from localllm.engine.output import OutputText
 from localllm.types import FinishReason, Usage
 
@@ -23,9 +24,12 @@ class Running:
     sampler: Chooser
     group: Group
     submitted: float
+    drafts: bool = False
+    """Whether tokens may be drafted: only where the sampler's choice depends on the logits alone."""
     tokens: list[int] = field(init=False)
     """The prompt and the answer so far."""
     output: OutputText = field(init=False)
+    lookup: Lookup | None = field(init=False)
     slot: Slot | None = None
     cached: int = 0
     started: float = 0.0
@@ -37,6 +41,7 @@ class Running:
     def __post_init__(self) -> None:
         self.tokens = list(self.request.prompt)
         self.output = OutputText(self.request.sampling.stop)
+        self.lookup = Lookup(self.tokens) if self.drafts else None
 
     @property
     def n_output(self) -> int:

@@ -18,6 +18,7 @@ from itertools import islice
 
 from localllm.engine.backend import Backend, Group, Part, Status, Vocabulary
 from localllm.engine.base import Failed, Prefilled, StepEvent
+from localllm.engine.lookup import MOST_ACTIVE
 from localllm.engine.running import Running
 from localllm.engine.slots import Placement, Slot, place
 from localllm.errors import LocalLLMError
@@ -126,7 +127,7 @@ class Scheduler:
         slot, keep = placement.slot, placement.keep
         if placement.source is not None:
             self._backend.copy(placement.source.number, slot.number, keep)
-        elif slot.held != keep and not self._backend.trim(slot.number, keep):
+        elif not self._backend.trim(slot.number, keep):
             keep = 0
         slot.tokens, slot.held, slot.group, slot.running = running.tokens, keep, running.group, running
         running.slot, running.cached, running.started = slot, keep, self._clock()
@@ -138,8 +139,9 @@ class Scheduler:
     def _plan(self) -> list[_Turn]:
         """Who takes part in the next batch: every answer on its way, then prompts while there is room."""
         answering = [running for running in self._active if running.waiting == 1]
-        turns = [_Turn(running, 1) for running in answering]
-        room = self._n_batch - len(turns)
+        drafting = len(self._active) == len(answering) <= MOST_ACTIVE
+        turns = [_Turn(running, 1, self._draft(running) if drafting else ()) for running in answering]
+        room = self._n_batch - sum(1 + len(turn.draft) for turn in turns)
         for running in self._active:
             waiting = running.waiting
             count = min(waiting, room)
@@ -150,6 +152,15 @@ class Scheduler:
             turns.append(_Turn(running, count))
             room -= count
         return sorted(turns, key=lambda turn: turn.running.place.number)
+
+    def _draft(self, running: Running) -> Sequence[int]:
+        """Tokens that may come next, to be checked in the same batch."""
+        if running.lookup is None:
+            return ()
+        most = self._n_ctx - len(running.tokens)
+        if (limit := running.request.sampling.max_tokens) is not None:
+            most = min(most, limit - running.n_output - 1)
+        return running.lookup.draft(most)
 
     def _decode(self, turns: Sequence[_Turn]) -> list[StepEvent]:
         """Compute one batch and take what it gave. What fails is tried again alone, so that only one fails."""
@@ -188,25 +199,36 @@ class Scheduler:
         end = 0  # index in the batch after the part
         for turn, part in zip(turns, parts, strict=True):
             running, end = turn.running, end + len(part.tokens)
-            running.place.held += len(part.tokens)
+            running.place.held += turn.count
             if running.n_output == 0:
                 n_prompt = len(running.tokens)
                 events.append(Prefilled(running.request_id, min(running.place.held, n_prompt), n_prompt))
             if not part.rows:
                 continue
             try:
-                events += self._take(running, end - 1)
+                events += self._take(running, turn.draft, end - part.rows)
             except LocalLLMError as error:
                 events += self._fail(running, error.message, error.hint)
             except Exception as error:  # the others' tokens of this batch must not be lost
                 events += self._fail(running, f"The answer failed: {error!r}.", "Please report this.")
         return events
 
-    def _take(self, running: Running, row: int) -> list[StepEvent]:
-        token = self._backend.choose(running.sampler, row)
-        if not running.first_token:
-            running.first_token = self._clock()
-        reason = running.take(token, self._vocab, self._n_ctx)
+    def _take(self, running: Running, draft: Sequence[int], row: int) -> list[StepEvent]:
+        """The next token, and those after it for which the draft was right."""
+        slot, accepted = running.place, 0
+        reason: FinishReason | None = None
+        for guess in (*draft, None):
+            token = self._backend.choose(running.sampler, row + accepted)
+            running.first_token = running.first_token or self._clock()
+            reason = running.take(token, self._vocab, self._n_ctx)
+            if reason is not None or token != guess:
+                break
+            accepted += 1
+            slot.held += 1
+        if draft:
+            assert running.lookup is not None
+            running.lookup.learn(len(draft), accepted)
+            self._backend.trim(slot.number, slot.held)
         return [*running.delta()] if reason is None else self._finish(running, reason)
 
     def _look_again(self, running: Running, part: Part) -> None:
@@ -257,12 +279,14 @@ class Scheduler:
 
 @dataclass(frozen=True)
 class _Turn:
-    """`count` tokens of a request in the next batch."""
+    """`count` tokens of a request in the next batch, and a draft of those that may follow."""
 
     running: Running
     count: int
+    draft: Sequence[int] = ()
 
     def part(self) -> Part:
         slot, tokens = self.running.place, self.running.tokens
         end = slot.held + self.count
-        return Part(slot.number, slot.held, tokens[slot.held : end], int(end == len(tokens)))
+        rows = 1 + len(self.draft) if end == len(tokens) else 0
+        return Part(slot.number, slot.held, [*tokens[slot.held : end], *self.draft], rows)

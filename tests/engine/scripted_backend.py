@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from localllm.engine.backend import Group, Part, Status
@@ -33,6 +33,7 @@ class ScriptedBackend:
     """What a batch that holds this token comes to."""
     refused: Group = (("refused", 1.0),)
     interrupted: bool = False
+    model: Callable[[Sequence[int], Group], int] = following
     held: list[list[int]] = field(default_factory=list)
     _rows: dict[int, tuple[int, ...]] = field(default_factory=dict)
     _group: Group = ()
@@ -59,7 +60,7 @@ class ScriptedBackend:
         return "done"
 
     def choose(self, sampler: object, row: int) -> int:
-        return following(self._rows[row], self._group)
+        return self.model(self._rows[row], self._group)
 
     def length(self, slot: int) -> int:
         return len(self.held[slot])
@@ -134,12 +135,17 @@ class Room:
         )
 
     def submit(
-        self, prompt: Sequence[int], max_tokens: int = 5, group: Group = (), timeout: float | None = None
+        self,
+        prompt: Sequence[int],
+        max_tokens: int = 5,
+        group: Group = (),
+        timeout: float | None = None,
+        drafts: bool = False,
     ) -> int:
         request = Request(tuple(prompt), Sampling(max_tokens=max_tokens), timeout=timeout)
         self.samplers.append(NoSampler())
         number = len(self.samplers)
-        self.scheduler.submit(Running(number, request, self.samplers[-1], group, self.now))
+        self.scheduler.submit(Running(number, request, self.samplers[-1], group, self.now, drafts))
         return number
 
     def step(self) -> list[StepEvent]:
