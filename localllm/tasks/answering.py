@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from localllm.engine.base import Engine, Request, TextDelta, stream
+from localllm.engine.base import Engine, Failed, Finished, Request, TextDelta, stream_many
 from localllm.engine.llama import LlamaEngine
-from localllm.errors import CancelledError
+from localllm.errors import CancelledError, EngineError
 from localllm.evaluate.exact import Answered, exact_match
-from localllm.tasks.preparing import Prepared, Question
+from localllm.tasks.preparing import Prepared
 from localllm.types import Sampling
 
 _ROOM = 16
@@ -44,25 +44,37 @@ def exact_match_of(
         return ExactMatch(0, None, None)
     longest = max(q.answer_tokens for q in questions) + _ROOM
     n_ctx = max(len(q.prompt) for q in questions) + longest
-    engine = LlamaEngine.open(prepared.model.path, n_ctx=n_ctx)
+    engine = LlamaEngine.open(prepared.model.path, n_ctx=n_ctx, n_slots=None)
     shares = []
     try:
         for turn, adapters in enumerate(([], [(adapter, 1.0)])):
             engine.set_adapters(adapters)
-            answered = []
-            for number, question in enumerate(questions, start=1):
-                answered.append(_answer(engine, question, longest, cancel))
-                yield AnswerProgress(turn * len(questions) + number, 2 * len(questions))
+            texts = {}
+            for number, text, _ in answer_all(engine, [q.prompt for q in questions], longest, cancel):
+                texts[number] = text
+                yield AnswerProgress(turn * len(questions) + len(texts), 2 * len(questions))
+            if cancel is not None and cancel.is_set():
+                raise CancelledError("Stopped; nothing was kept.")
+            expected = [[m.content for m in q.row.messages if m.role == "assistant"][-1] for q in questions]
+            answered = [Answered(q.row.line, expected[i], texts[i]) for i, q in enumerate(questions)]
             shares.append(exact_match(answered))
     finally:
         engine.close()
     return ExactMatch(len(questions), shares[0], shares[1])
 
 
-def _answer(engine: Engine, question: Question, max_tokens: int, cancel: threading.Event | None) -> Answered:
-    if cancel is not None and cancel.is_set():
-        raise CancelledError("Stopped; nothing was kept.")
-    request = Request(question.prompt, Sampling(max_tokens=max_tokens))
-    text = "".join(e.text for e in stream(engine, request, cancel) if isinstance(e, TextDelta))
-    expected = [m.content for m in question.row.messages if m.role == "assistant"][-1]
-    return Answered(question.row.line, expected, text)
+def answer_all(
+    engine: Engine, prompts: Sequence[tuple[int, ...]], max_tokens: int, cancel: threading.Event | None
+) -> Iterator[tuple[int, str, int]]:
+    """Greedy answers, as many side by side as the engine has slots: (number of the prompt, text, its tokens) as each is
+    finished; fewer than there are prompts when it was cancelled. Raises EngineError where one fails.
+    """
+    requests = (Request(prompt, Sampling(max_tokens=max_tokens)) for prompt in prompts)
+    pieces: dict[int, list[TextDelta]] = {}
+    for number, event in stream_many(engine, requests, cancel):
+        if isinstance(event, TextDelta):
+            pieces.setdefault(number, []).append(event)
+        elif isinstance(event, Failed):
+            raise EngineError(event.message, event.hint)
+        elif isinstance(event, Finished) and event.reason != "cancelled":
+            yield number, "".join(e.text for e in pieces.pop(number, ())), event.usage.output_tokens

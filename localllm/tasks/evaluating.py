@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localllm.engine.base import Request, TextDelta, stream
 from localllm.engine.llama import LlamaEngine
 from localllm.errors import AdapterError, CancelledError, UsageError
 from localllm.evaluate.answers import Measure, choose, scores
@@ -21,11 +20,12 @@ from localllm.evaluate.exact import Answered
 from localllm.evaluate.perplexity import Change, Loss, row_loss
 from localllm.evaluate.verdict import Scored, Verdict, judge
 from localllm.store.registry import Registry
-from localllm.tasks.evaluation_rows import Asked, Material, gather, given_rows
+from localllm.tasks.answering import answer_all
+from localllm.tasks.evaluation_rows import Material, gather, given_rows
 from localllm.tasks.heldout import HELD_OUT, read_held_out
 from localllm.tasks.opening import adapter_for
 from localllm.tasks.verify import Rows
-from localllm.types import AdapterRef, Example, ModelRef, Sampling
+from localllm.types import AdapterRef, Example, ModelRef
 
 SAMPLES = 5
 GENERAL, OTHER = "general text", "rows of other topics"
@@ -146,7 +146,7 @@ def evaluate_rows(
     named = (measure.name, measure.why) if measure else ("", "")
     asked = len(material.questions)
     yield EvaluateStarted(adapter.name, base.name, rows.kind, len(material.rows), material.available, asked, *named)
-    engine = LlamaEngine.open(base.path, n_ctx=material.n_ctx)
+    engine = LlamaEngine.open(base.path, n_ctx=material.n_ctx, n_slots=None)
     try:
         total = 2 * material.passes
         before = yield from _counted(_measured(engine, material, cancel), 0, total)
@@ -188,30 +188,21 @@ def _measured(
             done.append(row_loss(engine, row))
             yield
         losses.append(Loss(tuple(done)))
-    answered, tokens = [], _tokens(material)
-    for question in material.questions:
-        _check(cancel)
-        answer, written = _answer(engine, question, material.max_tokens, cancel)
-        answered.append(answer)
-        tokens += len(question.prompt) + written
+    texts, tokens = {}, _tokens(material)
+    prompts = [question.prompt for question in material.questions]
+    _check(cancel)
+    for number, text, written in answer_all(engine, prompts, material.max_tokens, cancel):
+        texts[number] = text
+        tokens += len(prompts[number]) + written
         yield
+    _check(cancel)
+    answered = [Answered(q.line, q.expected, texts[i]) for i, q in enumerate(material.questions)]
     return _Measured(losses, answered, tokens)
 
 
 def _tokens(material: Material) -> int:
     groups: Sequence[Sequence[Example]] = (material.rows, material.general, material.other)
     return sum(len(row.tokens) for group in groups for row in group)
-
-
-def _answer(
-    engine: LlamaEngine, question: Asked, max_tokens: int, cancel: threading.Event | None
-) -> tuple[Answered, int]:
-    """The greedy answer, and how many tokens it has."""
-    request = Request(question.prompt, Sampling(max_tokens=max_tokens))
-    deltas = [e for e in stream(engine, request, cancel) if isinstance(e, TextDelta)]
-    _check(cancel)
-    text = "".join(delta.text for delta in deltas)
-    return Answered(question.line, question.expected, text), sum(len(delta.tokens) for delta in deltas)
 
 
 def _check(cancel: threading.Event | None) -> None:
