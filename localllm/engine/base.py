@@ -46,8 +46,9 @@ class Request:
     timeout: float | None = None
     """Seconds from `submit` on after which the answer ends as it is, with the reason "deadline"."""
     lookup: bool = False
-    """Whether to draft tokens by what the text so far says after the same words, for answers that repeat it. It makes
-    a greedy answer faster, not different; requests that are not greedy take no notice."""
+    """Whether to draft tokens by what the text so far says after the same words, for answers that repeat it. A
+    greedy answer stays the same; it is faster only where it repeats much: the summaries of the built-in model, which do
+    not, took a tenth longer. Requests that are not greedy take no notice."""
 
 
 @dataclass(frozen=True)

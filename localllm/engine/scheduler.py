@@ -6,7 +6,8 @@ request is just computing. llama.cpp attaches adapters to the whole context, so 
 together. Nothing native is called but through a `Backend`.
 
 Within a batch llama.cpp sums floating-point numbers in another order than for a sequence alone, so that greedy answers
-in company can part from those alone where two tokens are about equally likely.
+in company can part from those alone where two tokens are about equally likely: of 36 answers of the built-in model, of
+up to 48 tokens and in 8 slots, 3 did.
 """
 
 from __future__ import annotations
