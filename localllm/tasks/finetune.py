@@ -29,12 +29,14 @@ from localllm.tasks.preparing import FinetuneRequest, Prepared, prepare
 from localllm.tasks.report import REPORT
 from localllm.tasks.runs import RunFolder
 from localllm.tasks.staging import Staging
+from localllm.tasks.together import check_together, train_together
 from localllm.tasks.verify import Rows, VerifyProgress, VerifyResult, VerifyStarted, verify_folder
 from localllm.tune.checkpoint import newest
 from localllm.tune.config import TrainConfig
 from localllm.tune.events import Evaluated, Failed, Ready, Resumed, Step, Trained, Warned
 from localllm.tune.job import Job, write_job
 from localllm.tune.process import run_job
+from localllm.tune.ranks import ALONE, Place
 from localllm.tune.resume import fingerprint
 from localllm.types import AdapterRef
 from localllm.weights.adapter import GGUF_NAME, read_folder
@@ -105,9 +107,14 @@ FinetuneEvent = (
 
 
 def finetune(
-    registry: Registry, request: FinetuneRequest, cancel: threading.Event | None = None
+    registry: Registry,
+    request: FinetuneRequest,
+    cancel: threading.Event | None = None,
+    where: Place = ALONE,
 ) -> Iterator[FinetuneEvent]:
     """Train, convert, verify, test and publish. The last event is Done.
+
+    `where` is this process among those that train together, of which it is the first (see tasks.together).
 
     Raises DataError, ModelError, AdapterError and StorageError before anything is loaded; TrainingError;
     VerificationError, the adapter then lying in <home>/adapters/NAME.failed; CancelledError. A run that is left in the
@@ -116,18 +123,19 @@ def finetune(
     start = time.perf_counter()
     _check_name(registry, request)
     prepared = prepare(registry, request)
-    request, prepared, remark = _fitted(registry, request, prepared)
+    request, prepared, remark = _fitted(registry, request, prepared, where)
     yield from map(Warned, [*prepared.warnings, *remark])
     yield from map(Warned, _checked(prepared))
     yield _started(prepared)
     with RunFolder(registry.home, request.name) as run, Staging(registry.home, request.name) as staging:
         base_sha256 = registry.sha256(prepared.model.path)
-        marks = fingerprint(base_sha256, request.other, prepared.config, prepared.train, prepared.held_out)
+        rows = prepared.train, prepared.held_out
+        marks = fingerprint(base_sha256, request.other, prepared.config, *rows, where.size)
         yield from map(Warned, run.begin(marks, resume=request.resume, restart=request.restart))
         job = Job("train", prepared.model.path, staging.folder, registry.home.cache, prepared.config, request.other)
-        job = replace(job, fingerprint=marks, save_every=request.save_every)
+        job = replace(job, fingerprint=marks, save_every=request.save_every, processes=where.size)
         write_job(run.folder, job, train=prepared.train, held_out=prepared.held_out)
-        trained = yield from _train(run, cancel)
+        trained = yield from _train(run, cancel, where)
         facts = facts_of(request, prepared, trained, base_sha256)
         write_held_out(staging.folder / HELD_OUT, prepared.held_out)
         _write_gguf(staging.folder, prepared, facts)
@@ -153,12 +161,15 @@ def _check_name(registry: Registry, request: FinetuneRequest) -> None:
 
 
 def _fitted(
-    registry: Registry, request: FinetuneRequest, prepared: Prepared
+    registry: Registry, request: FinetuneRequest, prepared: Prepared, where: Place
 ) -> tuple[FinetuneRequest, Prepared, list[str]]:
     """The request as it is where it fits the memory or may not be judged, or with --auto the largest one that fits.
 
     Raises TrainingError with the settings that would fit.
     """
+    if where.size > 1:
+        check_together(request, prepared, where)
+        return request, prepared, []
     left = newest(registry.home.runs / request.name).checkpoint is not None and not request.restart
     if left or request.ignore_memory:  # a run that was left goes on with its own settings
         return request, prepared, []
@@ -203,10 +214,11 @@ def _started(prepared: Prepared) -> Started:
     )
 
 
-def _train(run: RunFolder, cancel: threading.Event | None) -> Generator[FinetuneEvent, None, Trained]:
+def _train(run: RunFolder, cancel: threading.Event | None, where: Place) -> Generator[FinetuneEvent, None, Trained]:
     """Train in the child and pass on its events; returns the last."""
     trained: Trained | None = None
-    for event in run_job(run.folder, cancel, share=(run.lock,)):
+    job = run_job if where.size == 1 else train_together
+    for event in job(run.folder, cancel, share=(run.lock,)):
         if isinstance(event, Trained):
             trained = event
         if not isinstance(event, Failed):  # run_job raises for that one

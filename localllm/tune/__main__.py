@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from localllm.data.batches import count
 from localllm.errors import LocalLLMError
 from localllm.tune.config import TrainConfig
 from localllm.tune.events import Failed, Ready, TuneEvent, Warned, encode
+from localllm.tune.guard import ended_with_stdin
 from localllm.tune.job import BASE_LOGPROBS, METRICS, TUNED_LOGPROBS, Job, read_examples, read_job
+from localllm.tune.ranks import ALONE, place, shared_threads
 from localllm.types import Example
 from localllm.weights.adapter import from_tensors, write_folder
 from localllm.weights.safetensors import Matrix
@@ -59,17 +62,22 @@ def _train(folder: Path, job: Job) -> Iterator[TuneEvent]:
 
     assert job.config is not None
     start, config = time.perf_counter(), job.config
+    where = place(os.environ) if job.processes > 1 else ALONE
     last = checkpoint.newest(folder).checkpoint
     before = last.facts["runtime"] if last else {}  # to go on with what computed, where there is a choice
-    device = prepare(job.cache, before.get("threads"))
+    device = prepare(job.cache, before.get("threads") or shared_threads(where))
     import mlx.core as mx
 
+    from localllm.tune.group import join
     from localllm.tune.load import load_model
     from localllm.tune.loop import train
     from localllm.tune.saving import Saver
     from localllm.weights.excerpt import float_size
     from localllm.weights.gguf import read_header
 
+    with ended_with_stdin() if where.size > 1 else nullcontext():
+        group = join(where)
+    group.check_same(job.fingerprint)
     examples, held_out = read_examples(folder, "train"), read_examples(folder, "held_out")
     file = read_header(job.model)
     held = before.get("residence") or residence(device.kind, float_size(file))
@@ -81,14 +89,18 @@ def _train(folder: Path, job: Job) -> Iterator[TuneEvent]:
     ready = Ready(device.kind, device.blas, held, trainable, steps, seconds, version("mlx"))
     yield ready
     runtime = {"device": device.kind, "blas": device.blas, "threads": device.threads, "residence": held}
-    saver = Saver(folder, job.fingerprint, runtime, job.save_every)
+    first, *others = group.gather(runtime)
+    runtime = first | ({"others": others} if others else {})
+    saver = Saver(folder, job.fingerprint, runtime, job.save_every, group)
     signal.signal(signal.SIGTERM, lambda *_: setattr(saver, "stop", True))
 
     def keep(best: dict[str, Matrix], log: Sequence[str]) -> None:
+        if group.rank:
+            return
         write_folder(job.adapter, from_tensors(best, config.rank, config.scale * config.rank, config.dropout))
         (job.adapter / METRICS).write_text("\n".join([encode(ready), *log]) + "\n", "utf-8")
 
-    yield from train(model, config, examples, held_out, keep, saver)
+    yield from train(model, config, examples, held_out, keep, saver, group)
 
 
 def _attach(model: Any, path: Path, config: TrainConfig) -> int:

@@ -73,6 +73,23 @@ def newest(folder: Path) -> Found:
     return Found(None, tuple(damaged))
 
 
+def pack(checkpoint: Checkpoint) -> bytes:
+    """What is in the file of one."""
+    return b"".join(_pieces(checkpoint))
+
+
+def unpack(content: bytes) -> Checkpoint | None:
+    """What `pack` was given; None where the hash does not fit."""
+    from safetensors.numpy import load
+
+    head, body = content[:_HEAD], content[_HEAD:]
+    if head != _MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n":
+        return None
+    size = int.from_bytes(body[:8], "little")
+    facts = json.loads(json.loads(body[8 : 8 + size])["__metadata__"]["facts"])
+    return Checkpoint(load(body), facts)
+
+
 def exists(folder: Path) -> bool:
     """Whether there is any, whole or not."""
     return bool(_files(folder))
@@ -101,18 +118,10 @@ def _pieces(checkpoint: Checkpoint) -> tuple[bytes, bytes]:
 
 def _read(path: Path) -> Checkpoint | None:
     """None for a file that cannot be read or whose hash does not fit."""
-    from safetensors.numpy import load
-
     try:
-        content = path.read_bytes()
+        return unpack(path.read_bytes())
     except OSError:
         return None
-    head, body = content[:_HEAD], content[_HEAD:]
-    if head != _MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n":
-        return None
-    size = int.from_bytes(body[:8], "little")
-    facts = json.loads(json.loads(body[8 : 8 + size])["__metadata__"]["facts"])
-    return Checkpoint(load(body), facts)
 
 
 def _sync(folder: Path) -> None:

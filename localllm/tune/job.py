@@ -39,6 +39,8 @@ class Job:
     """For "train": what has to be the same for the run to go on (see tune.resume)."""
     save_every: int | None = None
     """For "train": steps between checkpoints; None: by the clock."""
+    processes: int = 1
+    """For "train": how many of them have the run together, each with this job in a folder of its own."""
 
 
 def write_job(folder: Path, job: Job, **rows: Sequence[Example]) -> None:

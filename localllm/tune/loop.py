@@ -21,6 +21,7 @@ from localllm.data.batches import Batch, by_length, collate, count, epoch
 from localllm.errors import TrainingError
 from localllm.tune.config import TrainConfig
 from localllm.tune.events import Evaluated, Step, Trained, TuneEvent, Warned, encode
+from localllm.tune.group import ALONE, Group
 from localllm.tune.lora import tensors
 from localllm.tune.loss import batch_loss
 from localllm.tune.optimizer import Stepper
@@ -48,6 +49,7 @@ def train(
     held_out: Sequence[Example],
     keep: Keep,
     saver: Saver | None = None,
+    group: Group = ALONE,
 ) -> Iterator[TuneEvent]:
     """Train the model's trainable parameters; `keep` is called with the best ones before Trained is yielded.
 
@@ -55,8 +57,12 @@ def train(
     Yields a Step for every step, Evaluated before the first and after each epoch, and Trained at the end. A loss that
     is not a number, or many times that of the start, ends the run with the best so far; raises TrainingError where no
     epoch had been finished.
+
+    The processes of a `group` have one run together: each computes its share of the rows of each batch, and all yield
+    the same losses and have the same adapter. Without dropout it equals that of one process to the rounding of sums;
+    with dropout it does not, for which numbers are dropped depends on how the rows are shared out.
     """
-    start, run = time.perf_counter(), Run(model, config, examples, held_out)
+    start, run = time.perf_counter(), Run(model, config, examples, held_out, group)
     if saver is not None:
         yield from saver.restore(run)
     before = run.progress.elapsed
@@ -65,8 +71,9 @@ def train(
         run.progress.log.append(encode(event))
         yield event
         if saver is not None:
-            yield from saver.after_step(run) if isinstance(event, Step) else ()
-            if saver.stop:
+            stop = group.any(saver.stop)  # asked once: all processes stop after the same step
+            yield from saver.after_step(run, stop) if isinstance(event, Step) else ()
+            if stop:
                 return
     yield from _ended(run, keep, saver)
 
@@ -108,9 +115,15 @@ class Run:
     """The model, its optimizer, and what has been done so far."""
 
     def __init__(
-        self, model: Any, config: TrainConfig, examples: Sequence[Example], held_out: Sequence[Example]
+        self,
+        model: Any,
+        config: TrainConfig,
+        examples: Sequence[Example],
+        held_out: Sequence[Example],
+        group: Group = ALONE,
     ) -> None:
         self.model, self.config, self.examples, self.held_out = model, config, examples, held_out
+        self._group = group
         self.steps = config.steps(count(examples, config.batch_size, config.batch_tokens))
         self.progress = Progress()
         self.best: dict[str, Matrix] = {}
@@ -122,7 +135,7 @@ class Run:
         """From where the run stands to its end; `progress` is whole at each of them."""
         p, config = self.progress, self.config
         if p.first is None:
-            p.first = evaluate(self.model, self.held_out, config)
+            p.first = evaluate(self.model, self.held_out, config, self._group)
             yield Evaluated(0, 0, p.first, best=True)
         try:
             while not self._over():
@@ -142,22 +155,24 @@ class Run:
         order = epoch(self.examples, config.batch_size, config.seed, p.epoch, config.batch_tokens)
         while p.batch < len(order) and p.step < self.steps:
             started, indices = time.perf_counter(), order[p.batch : p.batch + config.accumulate]
-            batches = [collate([self.examples[i] for i in rows]) for rows in indices]
+            rows = [i for batch in indices for i in batch]
+            shares = [share for batch in indices if (share := self._group.share(batch))]
+            batches = [collate([self.examples[i] for i in share]) for share in shares]
             rate = learning_rate(config, p.step + 1, self.steps)
-            loss = self._update(batches, rate)
+            self._group.reseed(config.seed, p.step)
+            loss = self._update(batches, rate, _learned([self.examples[i] for i in rows]))
             p.step += 1
             p.batch += len(indices)
-            p.tokens += sum(batch.n_tokens for batch in batches)
+            p.tokens += sum(len(self.examples[i].tokens) for i in rows)
             p.seconds += time.perf_counter() - started
             self._note(loss)
-            eta = p.seconds / p.step * (self.steps - p.step)
-            speed, rows = p.tokens / max(p.seconds, 1e-9), [i for batch in indices for i in batch]
+            eta, speed = p.seconds / p.step * (self.steps - p.step), p.tokens / max(p.seconds, 1e-9)
             yield Step(p.step, self.steps, p.epoch, loss, rate, p.tokens, speed, eta, rows)
 
     def _validated(self) -> Evaluated:
         """The end of an epoch: the loss on the validation rows, and whether it is the best."""
         p = self.progress
-        loss = evaluate(self.model, self.held_out, self.config)
+        loss = evaluate(self.model, self.held_out, self.config, self._group)
         if not math.isfinite(loss):
             raise _DivergedError
         number, better = p.epoch, loss < p.best
@@ -170,9 +185,24 @@ class Run:
         p.epoch, p.batch = number + 1, 0
         return Evaluated(number, p.step, loss, better)
 
-    def _update(self, batches: Sequence[Batch], rate: float) -> float:
-        """One step; returns the loss before it. Nothing is changed when the gradient is not finite."""
-        learned, total, gradients = sum(batch.targets.size for batch in batches), 0.0, None
+    def _update(self, batches: Sequence[Batch], rate: float, learned: int | None = None) -> float:
+        """One step; returns the loss before it. Nothing is changed when the gradient is not finite.
+
+        `batches` are this process's share of the step, and `learned` the supervised tokens of the whole step.
+        """
+        learned = sum(batch.targets.size for batch in batches) if learned is None else learned
+        if not learned:  # nothing to learn in these rows
+            return 0.0
+        total, gradients = self._group.sum_gradients(*self._differentiated(batches, learned))
+        gradients, norm = optim.clip_grad_norm(gradients, self.config.clip_norm or math.inf)  # type: ignore[no-untyped-call]
+        if not (math.isfinite(total) and math.isfinite(norm.item())):
+            raise _DivergedError
+        self._stepper.update(gradients, rate)
+        return total
+
+    def _differentiated(self, batches: Sequence[Batch], learned: int) -> tuple[float, Any]:
+        """Loss and gradients of the batches, both divided by `learned`; zeros for nothing."""
+        total, gradients = 0.0, None
         for batch in batches:
             if not batch.targets.size:
                 continue
@@ -180,13 +210,9 @@ class Run:
             gradients = part if gradients is None else tree_map(mx.add, gradients, part)
             mx.eval(loss, gradients)
             total += float(loss.item())
-        if gradients is None:  # nothing to learn in these rows
-            return total
-        gradients, norm = optim.clip_grad_norm(gradients, self.config.clip_norm or math.inf)  # type: ignore[no-untyped-call]
-        if not (math.isfinite(total) and math.isfinite(norm.item())):
-            raise _DivergedError
-        self._stepper.update(gradients, rate)
-        return total
+        if gradients is None:
+            gradients = tree_map(mx.zeros_like, self.model.trainable_parameters())
+        return total, gradients
 
     def _note(self, loss: float) -> None:
         """Raises _DivergedError when the last losses are many times what they were at the start."""
@@ -215,15 +241,19 @@ class Run:
         set_random_key(arrays["random"])
 
 
-def evaluate(model: Any, examples: Sequence[Example], config: TrainConfig) -> float:
+def evaluate(model: Any, examples: Sequence[Example], config: TrainConfig, group: Group = ALONE) -> float:
     """Mean cross-entropy over all supervised tokens of the examples, in nats."""
     model.eval()
-    total, learned = 0.0, 0
-    for batch in by_length(examples, config.batch_size, config.batch_tokens):
+    total, share = 0.0, group.share(sorted(examples, key=lambda e: len(e.tokens)))
+    for batch in by_length(share, config.batch_size, config.batch_tokens):
         if batch.targets.size:
             total += float(np.array(batch_loss(model, batch))) * batch.targets.size
-            learned += batch.targets.size
-    return total / max(learned, 1)
+    return group.sum(total) / max(_learned(examples), 1)
+
+
+def _learned(examples: Sequence[Example]) -> int:
+    """Their supervised tokens; the first of a row is never predicted."""
+    return sum(sum(example.mask[1:]) for example in examples)
 
 
 def peak_rss_mb() -> float:

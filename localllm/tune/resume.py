@@ -20,22 +20,29 @@ _NAMES = {
     "train": "the content of the training rows",
     "held_out": "the content of the validation rows",
     "clip_norm": "--clip",
+    "processes": "the number of processes",
     "mlx": "the version of MLX",
     "format": "the format of checkpoints",
 }
 
 
 def fingerprint(
-    base_sha256: str, other: str, config: TrainConfig, train: Sequence[Example], held_out: Sequence[Example]
+    base_sha256: str,
+    other: str,
+    config: TrainConfig,
+    train: Sequence[Example],
+    held_out: Sequence[Example],
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Everything that decides what a run makes, as JSON values by name."""
     settings = asdict(config) | {"targets": list(config.targets), "other": other}
     data = {"base": base_sha256, "rows": len(train), "train": _digest(train), "held_out": _digest(held_out)}
-    return {**data, **settings, "mlx": version("mlx"), "format": FORMAT}
+    return {**data, **settings, "processes": processes, "mlx": version("mlx"), "format": FORMAT}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """ "--learning-rate was 0.0002, now 0.0001", one for each thing that is not the same."""
+    before, now = {"processes": 1, **before}, {"processes": 1, **now}  # runs of one did not always say so
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if "rows" in changed:
         changed.remove("train")

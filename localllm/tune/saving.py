@@ -13,6 +13,7 @@ from localllm.errors import TrainingError
 from localllm.tune import checkpoint
 from localllm.tune.checkpoint import Checkpoint
 from localllm.tune.events import Resumed, TuneEvent, Warned
+from localllm.tune.group import ALONE, Group
 from localllm.tune.state import Progress
 
 SECONDS = 20.0
@@ -33,46 +34,64 @@ class Saved(Protocol):
 
 
 class Saver:
-    """Keeps the checkpoints of one run in its folder."""
+    """Keeps the checkpoints of one run in its folder: of several processes, the first does."""
 
     def __init__(
-        self, folder: Path, fingerprint: Mapping[str, Any], runtime: Mapping[str, Any], every: int | None = None
+        self,
+        folder: Path,
+        fingerprint: Mapping[str, Any],
+        runtime: Mapping[str, Any],
+        every: int | None = None,
+        group: Group = ALONE,
     ) -> None:
         """`runtime` is what computes: results are the same to the bit only where it is. `every` is in steps."""
         self._folder, self._facts, self._every = folder, {"fingerprint": fingerprint, "runtime": runtime}, every
+        self._group = group
         self._last, self._cost, self._warned = time.perf_counter(), 0.0, False
         self.stop = False
         """Set it to have the run put down after the step that is going on."""
 
     def restore(self, run: Saved) -> Iterator[TuneEvent]:
-        """Go on from the newest whole checkpoint, or write the first. Raises TrainingError on another device."""
+        """Go on from the newest whole checkpoint, or write the first. Raises TrainingError on another device.
+
+        Several processes all go on from the first one's.
+        """
         found = checkpoint.newest(self._folder)
         for path in found.damaged:
             yield Warned(f"The checkpoint {path.name} is damaged and was left out; the one before it is used.")
             path.unlink(missing_ok=True)
-        if found.checkpoint is None:  # so that the next process computes as this one does, whenever this one ends
+        last = self._of_first(found.checkpoint)
+        if last is None:  # so that the next process computes as this one does, whenever this one ends
             yield from self.save(run)
             return
-        facts = found.checkpoint.facts
+        facts = last.facts
         if facts["runtime"] != self._facts["runtime"]:
             was, now = facts["runtime"], self._facts["runtime"]
             raise TrainingError(
                 f"The run was begun on {_named(was)}, and this is {_named(now)}: it would not go on exactly.",
                 "Go on where it was begun, or add --restart to begin anew.",
             )
-        run.restore(found.checkpoint.arrays, Progress(**facts["progress"]))
+        run.restore(last.arrays, Progress(**facts["progress"]))
         if run.progress.step:
             yield Resumed(run.progress.step, run.steps, run.progress.epoch)
 
-    def after_step(self, run: Saved) -> Iterator[Warned]:
-        """Save where it is time to."""
+    def _of_first(self, own: Checkpoint | None) -> Checkpoint | None:
+        if self._group.size == 1:
+            return own
+        content = self._group.from_first(checkpoint.pack(own) if own else None)
+        return checkpoint.unpack(content) if content else None
+
+    def after_step(self, run: Saved, stop: bool) -> Iterator[Warned]:
+        """Save where it is time to, or where the run stops here."""
         waited = time.perf_counter() - self._last
         due = run.progress.step % self._every == 0 if self._every else waited > max(SECONDS, self._cost / SHARE)
-        if due or self.stop:
+        if due or stop:
             yield from self.save(run)
 
     def save(self, run: Saved) -> Iterator[Warned]:
         """Save now. A disk that does not take it is said once; the last checkpoint stays and training goes on."""
+        if self._group.rank:
+            return
         started = time.perf_counter()
         facts = {**self._facts, "step": run.progress.step, "steps": run.steps, "progress": run.progress.facts()}
         try:
@@ -93,6 +112,9 @@ class Saver:
 
 
 def _named(runtime: Mapping[str, Any]) -> str:
+    """One process's; where there are several, "others" has the rest."""
+    if others := runtime.get("others"):
+        return " and ".join(map(_named, [{**runtime, "others": []}, *others]))
     threads = f", {runtime['threads']} threads" if runtime.get("threads") else ""
     held = f", {runtime['residence']} weights" if runtime.get("residence") else ""
     return f"{runtime['device']} ({runtime['blas']}{threads}{held})"

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from localllm.cli import finetune_options, options
+from localllm.cli.launched import cancel_without_launcher
 from localllm.cli.output import Events, cancellable, say
 from localllm.cli.training_view import TrainingView
 
+if TYPE_CHECKING:
+    from localllm.store.registry import Registry
+    from localllm.tasks.preparing import FinetuneRequest
+    from localllm.tune.ranks import Place
+
+
+SEVERAL = """on several machines, or in several processes, that share out the rows of each batch:
+  mlx.launch -n 2 -- localllm finetune DATA ...
+  mlx.launch --hostfile macs.json -- localllm finetune DATA ..."""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = SEVERAL
     parser.add_argument(
         "data",
         type=Path,
@@ -63,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     from localllm.tasks.finetune import Done, finetune
     from localllm.tasks.preparing import FinetuneRequest
     from localllm.tasks.rehearsing import parse
+    from localllm.tune.ranks import place
 
     chosen = finetune_options.names() | {"too_long", "train_on", "other"}
     given = {name: value for name in chosen if (value := getattr(args, name)) is not None}
@@ -81,9 +95,12 @@ def run(args: argparse.Namespace) -> int:
         restart=args.restart,
         **given,
     )
+    if (where := place(os.environ)).rank:
+        return _follow(setup.registry, request, where)
     events = Events(args.json)
     with cancellable() as cancel, TrainingView(quiet=args.quiet or args.json) as view:
-        for event in finetune(setup.registry, request, cancel):
+        cancel_without_launcher(cancel, where)
+        for event in finetune(setup.registry, request, cancel, where):
             if isinstance(event, Done):
                 events("done", **_totals(event))
                 done = event
@@ -93,6 +110,17 @@ def run(args: argparse.Namespace) -> int:
                 view.draw(event)
     if not args.json:
         _summary(done, args.quiet)
+    return 0
+
+
+def _follow(registry: Registry, request: FinetuneRequest, where: Place) -> int:
+    """Train a share of what another process leads and tells of; returns the exit code."""
+    from localllm.tasks.together import follow
+
+    say(f"localllm: process {where.rank} of {where.size} trains its share; process 0 tells how it goes.")
+    with cancellable() as cancel:
+        cancel_without_launcher(cancel, where)
+        follow(registry, request, where, cancel)
     return 0
 
 
