@@ -74,12 +74,13 @@ def test_launched_twice_it_makes_the_adapter_of_one(home: Any, tmp_path: Path, t
     assert sorted(path.name for path in home.adapters.iterdir()) == ["one", "two"]
     assert not list(home.runs.iterdir())
     assert not list(temporary.glob("localllm-finetune-*"))
-    # the same sums of float32 in another order, of which AdamW makes a part of a step where a gradient is small
+    # The same sums of float32 in another order. AdamW makes a whole step of a gradient that is nothing but rounding, so
+    # single numbers may differ by more than the matrix they are in.
     np.testing.assert_allclose(losses(two.stdout), losses(one.stdout), rtol=1e-5)
     expected, found = (read_folder(home.adapters / name).layers for name in ("one", "two"))
     for path, matrices in expected.items():
         for a, b in zip(matrices, found[path], strict=True):
-            np.testing.assert_allclose(b, a, rtol=0, atol=0.05 * RATE, err_msg=path)
+            assert np.linalg.norm(b - a) < 1e-3 * np.linalg.norm(a), path
 
 
 @pytest.fixture
