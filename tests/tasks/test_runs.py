@@ -45,7 +45,8 @@ def left(tmp_path: Path) -> Registry:
 
 def test_the_same_goes_on_and_restart_does_not(tmp_path: Path, left: Registry) -> None:
     events = list(finetune(left, asked(tmp_path, resume=True)))
-    assert [e.step for e in events if isinstance(e, Resumed)] in ([4], [5])
+    (resumed,) = [e.step for e in events if isinstance(e, Resumed)]
+    assert resumed >= 4  # the child may be a step ahead of what its parent has read
     assert isinstance(events[-1], Done)
     with pytest.raises(UsageError, match="no unfinished run named 'run'"):
         list(finetune(left, asked(tmp_path, resume=True, overwrite=True)))
