@@ -26,6 +26,7 @@ COMMANDS = {
     "import": "make an adapter from elsewhere one of ours",
     "export": "take an adapter elsewhere: gguf, peft, mlx, merged or ollama",
     "summarize": "summarize whole documents, in batch",
+    "batch": "answer a file of requests, in OpenAI's batch format",
     "list": "models and adapters on this machine",
     "show": "everything about one model or adapter",
     "bench": "how fast things are on this machine, beside other programs",
