@@ -23,6 +23,7 @@ from localllm.tasks.answering import AnswerProgress, ExactMatch, exact_match_of
 from localllm.tasks.conversion import Conversion
 from localllm.tasks.evaluating import EvaluateProgress, EvaluateStarted
 from localllm.tasks.heldout import HELD_OUT, write_held_out
+from localllm.tasks.jobs import job_of, marks_of
 from localllm.tasks.memory import check_fit, refusal, residence_here, settings_of, shrunk
 from localllm.tasks.outcome import facts_of, manifest_of, prefixed, reported
 from localllm.tasks.preparing import FinetuneRequest, Prepared, prepare
@@ -34,10 +35,9 @@ from localllm.tasks.verify import Rows, VerifyProgress, VerifyResult, VerifyStar
 from localllm.tune.checkpoint import newest
 from localllm.tune.config import TrainConfig
 from localllm.tune.events import Evaluated, Failed, Ready, Resumed, Step, Trained, Warned
-from localllm.tune.job import Job, write_job
+from localllm.tune.job import write_job
 from localllm.tune.process import run_job
 from localllm.tune.ranks import ALONE, Place
-from localllm.tune.resume import fingerprint
 from localllm.types import AdapterRef
 from localllm.weights.adapter import GGUF_NAME, read_folder
 from localllm.weights.lora import write_gguf
@@ -129,11 +129,9 @@ def finetune(
     yield _started(prepared)
     with RunFolder(registry.home, request.name) as run, Staging(registry.home, request.name) as staging:
         base_sha256 = registry.sha256(prepared.model.path)
-        rows = prepared.train, prepared.held_out
-        marks = fingerprint(base_sha256, request.other, prepared.config, *rows, where.size)
+        marks = marks_of(request, prepared, base_sha256, where.size)
         yield from map(Warned, run.begin(marks, resume=request.resume, restart=request.restart))
-        job = Job("train", prepared.model.path, staging.folder, registry.home.cache, prepared.config, request.other)
-        job = replace(job, fingerprint=marks, save_every=request.save_every, processes=where.size)
+        job = job_of(registry, request, prepared, marks, where.size, staging.folder)
         write_job(run.folder, job, train=prepared.train, held_out=prepared.held_out)
         trained = yield from _train(run, cancel, where)
         facts = facts_of(request, prepared, trained, base_sha256)
@@ -174,7 +172,8 @@ def _fitted(
     if left or request.ignore_memory:  # a run that was left goes on with its own settings
         return request, prepared, []
     settings = settings_of(prepared.config, prepared.train, residence_here(prepared.header), request.other)
-    fit = check_fit(prepared.header, settings, [len(example.tokens) for example in prepared.train])
+    weights = prepared.mlx.parameters if prepared.mlx else None
+    fit = check_fit(prepared.header, settings, [len(example.tokens) for example in prepared.train], folder=weights)
     if fit.fits:
         return request, prepared, []
     if not request.auto:

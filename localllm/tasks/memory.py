@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from localllm.weights.convert import Other
 from localllm.weights.excerpt import float_size
 from localllm.weights.fit import Footprint, Model, Residence, TrainingSettings, model_of, training
 from localllm.weights.gguf import GGUFFile
+from localllm.weights.mlx_parameters import Parameter
 
 Chosen = TypeVar("Chosen", bound=Settings)
 SPARE = 0.10
@@ -66,12 +67,14 @@ def check_fit(
     settings: TrainingSettings,
     lengths: Sequence[int] = (),
     memory: int | None = None,
+    folder: Mapping[str, Parameter] | None = None,
 ) -> Fit:
-    """The verdict. `lengths` are those of all rows; `memory` is what is available, in bytes, if not the machine's.
+    """The verdict. `lengths` are those of all rows; `memory` is what is available, in bytes, if not the machine's;
+    `folder` has the weights where they are not those of the file.
 
     Raises InvalidModelError or UnsupportedModelError for a model that cannot be fine-tuned.
     """
-    model = model_of(header)
+    model = model_of(header, folder)
     available = int((available_memory() if memory is None else memory) * (1 - SPARE))
     footprint = training(model, settings)
     if footprint.total <= available:

@@ -33,6 +33,7 @@ def facts_of(request: FinetuneRequest, prepared: Prepared, trained: Trained, bas
         "base_loss": trained.first_loss, "loss": trained.best_loss, "tokens": trained.tokens,
         "seconds": trained.seconds,
     }  # fmt: skip
+    training |= prepared.mlx.facts() if prepared.mlx else {}
     base = {"name": prepared.model.name, "sha256": base_sha256}
     return {"general.name": request.name, **prefixed("base", base), **prefixed("training", training)}
 

@@ -13,6 +13,7 @@ from localllm.data.fitting import DEFAULT_MAX_LENGTH, TooLong, fit
 from localllm.engine.llama import LlamaEngine
 from localllm.errors import DataError
 from localllm.store.registry import Registry
+from localllm.tasks.pairing import MLXBase, paired
 from localllm.tasks.rehearsing import Rehearsal, chosen
 from localllm.tasks.settings import Settings, check, configured
 from localllm.tune.config import TrainConfig
@@ -29,6 +30,8 @@ class FinetuneRequest(Settings):
     data: Path
     name: str
     model: str
+    mlx: Path | None = None
+    """A folder of MLX with the same weights, which train in place of the model's own."""
     valid: Path | None = None
     """Rows to validate on; without it a tenth of `data` is held out."""
     test: Path | None = None
@@ -75,6 +78,7 @@ class Prepared:
     questions: list[Question]
     n_ctx_train: int
     warnings: list[str]
+    mlx: MLXBase | None = None
 
 
 def prepare(registry: Registry, request: FinetuneRequest) -> Prepared:
@@ -83,12 +87,13 @@ def prepare(registry: Registry, request: FinetuneRequest) -> Prepared:
     header = read_header(model.path)
     architecture = model_config(header)  # refuses what cannot be fine-tuned
     check(request)
+    mlx, notes = paired(registry, request.mlx, header) if request.mlx else (None, [])
     train, held_out = _rows(request)
     test = read_dataset(request.test, "test") if request.test else []
     n_ctx_train = int(architecture["max_position_embeddings"])
     limit = request.max_length or min(n_ctx_train, DEFAULT_MAX_LENGTH)
     findings = [*check_rows(train), *check_overlap(train, held_out), *check_overlap(train, test, what="test")]
-    warnings = [finding.message for finding in findings]
+    warnings = [*notes, *(finding.message for finding in findings)]
     engine = LlamaEngine.open(model.path, vocab_only=True)
     try:
         encoder = Encoder(engine, engine.info.has_template, engine.vocab.eos, engine.vocab.is_end, request.train_on)
@@ -101,7 +106,7 @@ def prepare(registry: Registry, request: FinetuneRequest) -> Prepared:
         engine.close()
     config = configured(request, len(trained), int(architecture["hidden_size"]), header)
     kind = common_format(train)
-    return Prepared(model, header, kind, config, trained, validated, questions, n_ctx_train, warnings)
+    return Prepared(model, header, kind, config, trained, validated, questions, n_ctx_train, warnings, mlx)
 
 
 def _rows(request: FinetuneRequest) -> tuple[Sequence[Conversation], Sequence[Conversation]]:

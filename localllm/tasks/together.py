@@ -15,13 +15,13 @@ from tempfile import TemporaryDirectory
 from localllm.errors import CancelledError, TrainingError, UsageError
 from localllm.store.machine import available_memory
 from localllm.store.registry import Registry
+from localllm.tasks.jobs import job_of, marks_of
 from localllm.tasks.memory import check_fit, residence_here, settings_of
 from localllm.tasks.preparing import FinetuneRequest, Prepared, prepare
 from localllm.tune.events import Ready, Trained, TuneEvent
-from localllm.tune.job import Job, write_job
+from localllm.tune.job import write_job
 from localllm.tune.process import run_job
 from localllm.tune.ranks import Place
-from localllm.tune.resume import fingerprint
 
 PATIENCE = 900.0
 """Seconds for all processes to come and load the model: some may read it from a slower disk than others."""
@@ -35,12 +35,10 @@ def follow(registry: Registry, request: FinetuneRequest, where: Place, cancel: t
     """
     prepared = prepare(registry, request)
     check_together(request, prepared, where)
-    base_sha256, rows = registry.sha256(prepared.model.path), (prepared.train, prepared.held_out)
-    marks = fingerprint(base_sha256, request.other, prepared.config, *rows, where.size)
+    marks = marks_of(request, prepared, registry.sha256(prepared.model.path), where.size)
     with TemporaryDirectory(prefix="localllm-finetune-") as name:
         folder = Path(name)
-        job = Job("train", prepared.model.path, folder, registry.home.cache, prepared.config, request.other)
-        job = replace(job, fingerprint=marks, processes=where.size)  # it has nothing to save
+        job = job_of(registry, request, prepared, marks, where.size, folder)
         write_job(folder, job, train=prepared.train, held_out=prepared.held_out)
         try:
             for _ in train_together(folder, cancel):
@@ -62,7 +60,8 @@ def check_together(request: FinetuneRequest, prepared: Prepared, where: Place) -
         return
     config = replace(prepared.config, batch_size=-(-prepared.config.batch_size // where.size))
     settings = settings_of(config, prepared.train, residence_here(prepared.header), request.other)
-    fit = check_fit(prepared.header, settings, memory=available_memory() // where.beside)
+    weights = prepared.mlx.parameters if prepared.mlx else None
+    fit = check_fit(prepared.header, settings, memory=available_memory() // where.beside, folder=weights)
     if not fit.fits:
         need, have = fit.footprint.total / 1e9, fit.available / 1e9
         raise TrainingError(

@@ -70,10 +70,12 @@ def _train(folder: Path, job: Job) -> Iterator[TuneEvent]:
 
     from localllm.tune.group import join
     from localllm.tune.load import load_model
+    from localllm.tune.load_folder import load_folder
     from localllm.tune.loop import train
     from localllm.tune.saving import Saver
     from localllm.weights.excerpt import float_size
     from localllm.weights.gguf import read_header
+    from localllm.weights.mlx_folder import read_model_folder
 
     with ended_with_stdin() if where.size > 1 else nullcontext():
         group = join(where)
@@ -81,7 +83,11 @@ def _train(folder: Path, job: Job) -> Iterator[TuneEvent]:
     examples, held_out = read_examples(folder, "train"), read_examples(folder, "held_out")
     file = read_header(job.model)
     held = before.get("residence") or residence(device.kind, float_size(file))
-    model = load_model(file, held, mx.float16 if held == "quantized" else mx.float32, other=job.other)
+    dtype = mx.float16 if held == "quantized" else mx.float32
+    if job.mlx:
+        model = load_folder(read_model_folder(job.mlx), file, held, dtype)
+    else:
+        model = load_model(file, held, dtype, other=job.other)
     trainable = _attach(model, job.model, config)
     if device.warning:
         yield Warned(device.warning)

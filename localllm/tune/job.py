@@ -37,6 +37,8 @@ class Job:
     """What weights become that MLX cannot hold quantized, where the others stay so."""
     fingerprint: dict[str, Any] = field(default_factory=dict)
     """For "train": what has to be the same for the run to go on (see tune.resume)."""
+    mlx: Path | None = None
+    """For "train": the folder whose weights train in place of the model's own."""
     save_every: int | None = None
     """For "train": steps between checkpoints; None: by the clock."""
     processes: int = 1
@@ -51,7 +53,7 @@ def write_job(folder: Path, job: Job, **rows: Sequence[Example]) -> None:
         arrays[f"{name}.tokens"] = np.array([t for e in examples for t in e.tokens], np.int32)
         arrays[f"{name}.mask"] = np.array([m for e in examples for m in e.mask], bool)
     np.savez(folder / EXAMPLES, **arrays)
-    fields = asdict(job) | {"model": str(job.model), "adapter": str(job.adapter), "cache": str(job.cache)}
+    fields = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(job).items()}
     (folder / JOB).write_text(json.dumps(fields), "utf-8")
 
 
@@ -61,7 +63,7 @@ def read_job(folder: Path) -> Job:
     config = fields.pop("config")
     if config is not None:
         config = TrainConfig(**config | {"targets": tuple(config["targets"])})
-    paths = {name: Path(fields[name]) for name in ("model", "adapter", "cache")}
+    paths = {name: Path(fields[name]) for name in ("model", "adapter", "cache", "mlx") if fields[name]}
     return Job(**{**fields, **paths, "config": config})
 
 

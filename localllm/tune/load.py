@@ -1,11 +1,12 @@
-"""A GGUF file as a model of mlx-lm, from its metadata and blocks alone."""
+"""A GGUF file as a model of mlx-lm, from its metadata and blocks alone; how any weights are put into such a model."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import sys
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -26,6 +27,22 @@ from localllm.weights.quant import GROUP_SIZE, Affine, dequantize, is_affine, re
 from localllm.weights.rope import usual_ctx
 
 
+class Source(Protocol):
+    """Where the weights of a model come from."""
+
+    def check(self, parameters: Mapping[str, Any]) -> None:
+        """Raise InvalidModelError, naming it, for a parameter that is missing or has another shape."""
+
+    def affine(self, parameter: str) -> dict[str, int] | None:
+        """`group_size` and `bits` of a matrix that can stay quantized."""
+
+    def kind(self, parameter: str) -> str:
+        """The type in which one that is not quantized is stored: "F32", "BF16" or another."""
+
+    def read(self, parameter: str, quantized: bool, dtype: mx.Dtype) -> list[tuple[str, mx.array]] | None:
+        """The arrays that a parameter is made of, without `quantized` one of floats; None: it is zeros."""
+
+
 def load_model(
     file: GGUFFile,
     residence: Residence,
@@ -39,19 +56,26 @@ def load_model(
     can hold stay quantized, with scales of `dtype`, and those that it cannot hold become what `other` says.
     Raises UnsupportedModelError and InvalidModelError before weights are read.
     """
-    config = model_config(file)
-    model = build(config)
-    parameters = dict(tree_flatten(model.parameters()))
-    slots = tensor_names(file, parameters)
-    _check(file, parameters, slots)
-    if residence != "float32":
-        _quantize_modules(model, file, slots, other)
+    model = build(model_config(file))
+    slots = tensor_names(file, _parameters(model))
+    return fill(model, _Blocks(file, slots, other), file, residence, dtype, n_ctx)
+
+
+def fill(
+    model: Any, source: Source, file: GGUFFile, residence: Residence, dtype: mx.Dtype, n_ctx: int | None = None
+) -> Any:
+    """A model that was built for `file`, with weights from anywhere, as `load_model` returns it."""
+    parameters = _parameters(model)
+    source.check(parameters)
+    quantized = residence != "float32"
+    if quantized:
+        _quantize_modules(model, source)
     for parameter, value in parameters.items():
-        arrays = [(parameter, mx.zeros(value.shape, dtype))]  # a bias that the file does not have
-        if parameter in slots:
-            arrays = _read(file, slots[parameter], parameter, dtype, other if residence != "float32" else None)
-            if residence == "streamed" and len(arrays) == 1:
-                arrays = [(parameter, halved(arrays[0][1], file.tensors[slots[parameter].tensor].type))]
+        arrays = source.read(parameter, quantized, dtype)
+        if arrays is None:
+            arrays = [(parameter, mx.zeros(value.shape, dtype))]
+        elif residence == "streamed" and len(arrays) == 1:
+            arrays = [(parameter, halved(arrays[0][1], source.kind(parameter)))]
         mx.eval([array for _, array in arrays])  # one tensor at a time, so that its words can be let go
         model.load_weights(arrays, strict=False)
     if residence == "streamed":
@@ -84,31 +108,51 @@ def _models_module(model_type: str) -> Any:
         del sys.modules["mlx_lm"]
 
 
-def _check(file: GGUFFile, parameters: dict[str, Any], slots: dict[str, Slot]) -> None:
-    """Every parameter has its tensor, of the right shape. Raises InvalidModelError naming both."""
-    zero = architecture_of(file).missing_bias_is_zero
-    for parameter, value in parameters.items():
-        if parameter not in slots:
-            if zero and parameter.endswith(".bias"):
-                continue
-            raise InvalidModelError(f"{file.path} lacks the tensor {gguf_name(file, parameter)}.")
-        slot, shape = slots[parameter], tuple(value.shape)
-        whole = file.tensors[slot.tensor].shape
-        if slot.shape != shape or slot.rows.stop > whole[max(0, len(whole) - 2)]:
-            raise InvalidModelError(f"{file.path}: {slot.tensor} has the shape {whole}, which does not make {shape}.")
+def _parameters(model: Any) -> dict[str, mx.array]:
+    return dict(tree_flatten(model.parameters()))
 
 
-def _quantize_modules(model: Any, file: GGUFFile, slots: dict[str, Slot], other: Other) -> None:
+def _quantize_modules(model: Any, source: Source) -> None:
     """Replace the modules whose weights will be affine groups by quantized ones of the same bits."""
 
     def choose(path: str, module: Module) -> bool | dict[str, int]:
-        slot = slots.get(f"{path}.weight")
-        if slot is None or not hasattr(module, "to_quantized"):
-            return False
-        target = becomes(file.tensors[slot.tensor].type, other)
-        return {"group_size": GROUP_SIZE, "bits": target.bits} if target.form == "affine" else False
+        return (source.affine(f"{path}.weight") or False) if hasattr(module, "to_quantized") else False
 
     quantize(model, class_predicate=choose)
+
+
+class _Blocks:
+    """The parameters of a model as they lie in its GGUF."""
+
+    def __init__(self, file: GGUFFile, slots: dict[str, Slot], other: Other) -> None:
+        self.file, self.slots, self.other = file, slots, other
+
+    def check(self, parameters: Mapping[str, Any]) -> None:
+        file, zero = self.file, architecture_of(self.file).missing_bias_is_zero
+        for parameter, value in parameters.items():
+            if parameter not in self.slots:
+                if zero and parameter.endswith(".bias"):
+                    continue
+                raise InvalidModelError(f"{file.path} lacks the tensor {gguf_name(file, parameter)}.")
+            slot, shape = self.slots[parameter], tuple(value.shape)
+            whole = file.tensors[slot.tensor].shape
+            if slot.shape != shape or slot.rows.stop > whole[max(0, len(whole) - 2)]:
+                raise InvalidModelError(
+                    f"{file.path}: {slot.tensor} has the shape {whole}, which does not make {shape}."
+                )
+
+    def affine(self, parameter: str) -> dict[str, int] | None:
+        slot = self.slots.get(parameter)
+        target = becomes(self.file.tensors[slot.tensor].type, self.other) if slot else None
+        return {"group_size": GROUP_SIZE, "bits": target.bits} if target and target.form == "affine" else None
+
+    def kind(self, parameter: str) -> str:
+        return self.file.tensors[self.slots[parameter].tensor].type
+
+    def read(self, parameter: str, quantized: bool, dtype: mx.Dtype) -> list[tuple[str, mx.array]] | None:
+        if (slot := self.slots.get(parameter)) is None:
+            return None
+        return _read(self.file, slot, parameter, dtype, self.other if quantized else None)
 
 
 def _read(

@@ -19,6 +19,7 @@ _NAMES = {
     "rows": "the number of training rows",
     "train": "the content of the training rows",
     "held_out": "the content of the validation rows",
+    "mlx_folder": "the content of the folder of --mlx",
     "clip_norm": "--clip",
     "processes": "the number of processes",
     "mlx": "the version of MLX",

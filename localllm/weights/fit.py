@@ -7,6 +7,7 @@ measured peaks. That is for float32 weights on a CPU; the other residences are c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import Literal
@@ -16,6 +17,7 @@ from localllm.weights.architectures import architecture_of
 from localllm.weights.architectures.base import integer
 from localllm.weights.convert import Other, becomes
 from localllm.weights.gguf import GGUFFile
+from localllm.weights.mlx_parameters import Parameter, held_bytes, most_while_loading
 from localllm.weights.names import modules
 from localllm.weights.quant import GROUP_SIZE
 
@@ -113,15 +115,17 @@ class Model:
     shapes: dict[str, tuple[int, ...]]
     """Of the matrices of the last layer, (..., out, in), by their path within it."""
     trained: tuple[str, ...]
+    folder: Mapping[str, Parameter] | None = None
+    """The weights that are held, where they are not those of the file."""
 
 
-def model_of(file: GGUFFile) -> Model:
+def model_of(file: GGUFFile, folder: Mapping[str, Parameter] | None = None) -> Model:
     """Raises InvalidModelError or UnsupportedModelError for what cannot be fine-tuned."""
     entry, layers = architecture_of(file), integer(file, "block_count")
     prefix = f"model.layers.{layers - 1}."
     shapes = {path.removeprefix(prefix): s.shape for path, s in modules(file).items() if path.startswith(prefix)}
     vocabulary = file.tensors["token_embd.weight"].shape[0]
-    return Model(file, layer_of(file), layers, vocabulary, shapes, entry.trained or tuple(shapes))
+    return Model(file, layer_of(file), layers, vocabulary, shapes, entry.trained or tuple(shapes), folder)
 
 
 def training(model: Model, settings: TrainingSettings) -> Footprint:
@@ -131,9 +135,10 @@ def training(model: Model, settings: TrainingSettings) -> Footprint:
     lora = 4 * adapted * sum(_low_rank(model.shapes[path], settings.rank) for path in targets)
     optimizer = lora * settings.optimizer_copies
     activations, working = _activations(model, settings, targets, adapted)
+    folder, residence = model.folder, settings.residence
     return Footprint(
         process=PROCESS,
-        weights=weight_bytes(model.file, settings.residence, settings.other),
+        weights=held_bytes(folder, residence) if folder else weight_bytes(model.file, residence, settings.other),
         lora=lora,
         optimizer=optimizer,
         best=lora,
@@ -141,7 +146,7 @@ def training(model: Model, settings: TrainingSettings) -> Footprint:
         activations=activations,
         working=working,
         logits=_logits(model.vocabulary, round(settings.rows * settings.length * settings.supervised)),
-        loading=_loading(model.file),
+        loading=most_while_loading(folder) if folder else _loading(model.file),
         saving=int(SAVING * (2 * lora + optimizer)),
     )
 

@@ -1,4 +1,4 @@
-"""A strict reader of the safetensors files that adapters come in.
+"""A strict reader of safetensors files.
 
 Layout (the safetensors format's README): header length u64 little-endian, then that many bytes of JSON, name -> dtype,
 shape and data_offsets counted from the end of the header; then the data, without gaps. "__metadata__" may be a map of
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,9 @@ _SIZES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
+    """A tensor's place in a file; `start` and `end` count bytes from the end of the header."""
+
     name: str
     dtype: str
     shape: tuple[int, ...]
@@ -41,17 +45,26 @@ def read_tensors(path: Path) -> dict[str, Matrix]:
         content = path.read_bytes()
     except OSError as error:
         raise AdapterError(f"{path} cannot be read: {error.strerror or error}.") from error
-    header, start = _header(path, content)
-    entries = [_entry(path, name, value) for name, value in header.items() if name != "__metadata__"]
-    _check_places(path, entries, len(content) - start)
+    entries, start = read_entries(path, content)
     return {entry.name: _values(content, start, entry) for entry in entries}
+
+
+def read_entries(path: Path, content: bytes | mmap, sizes: Mapping[str, int] = _SIZES) -> tuple[list[Entry], int]:
+    """The tensors of a file's content, and where its data begins. `sizes` are bytes of a number, by dtype.
+
+    Raises AdapterError, in one sentence, for what is truncated or malformed, or has a dtype that is not in `sizes`.
+    """
+    header, start = _header(path, content)
+    entries = [_entry(path, name, value, sizes) for name, value in header.items() if name != "__metadata__"]
+    _check_places(path, entries, len(content) - start)
+    return entries, start
 
 
 def _damaged(path: Path, problem: str) -> AdapterError:
     return AdapterError(f"{path} is not a sound safetensors file: {problem}.", "Copy or download it again.")
 
 
-def _header(path: Path, content: bytes) -> tuple[dict[str, Any], int]:
+def _header(path: Path, content: bytes | mmap) -> tuple[dict[str, Any], int]:
     """The header, and where the data begins."""
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 or length > min(MAX_HEADER, len(content) - 8):
@@ -72,21 +85,21 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _entry(path: Path, name: str, value: Any) -> _Entry:
+def _entry(path: Path, name: str, value: Any, sizes: Mapping[str, int]) -> Entry:
     try:
         dtype, shape, (start, end) = str(value["dtype"]), tuple(value["shape"]), value["data_offsets"]
     except (TypeError, KeyError, ValueError) as error:
         raise _damaged(path, f"{name!r} lacks its dtype, shape or offsets") from error
-    if dtype not in _SIZES:
+    if dtype not in sizes:
         raise AdapterError(f"{path}: {name} has the dtype {dtype}.", "Save the adapter as F32, F16 or BF16.")
     if not all(type(number) is int and number >= 0 for number in (*shape, start, end)):
         raise _damaged(path, f"the shape or offsets of {name!r} are not whole numbers")
-    if math.prod(shape) * _SIZES[dtype] != end - start:
+    if math.prod(shape) * sizes[dtype] != end - start:
         raise _damaged(path, f"{name!r} of shape {shape} has {end - start} bytes")
-    return _Entry(name, dtype, shape, start, end)
+    return Entry(name, dtype, shape, start, end)
 
 
-def _check_places(path: Path, entries: list[_Entry], size: int) -> None:
+def _check_places(path: Path, entries: list[Entry], size: int) -> None:
     """The tensors must cover the data without gap or overlap."""
     expected = 0
     for entry in sorted(entries, key=lambda e: (e.start, e.end)):
@@ -97,7 +110,7 @@ def _check_places(path: Path, entries: list[_Entry], size: int) -> None:
         raise _damaged(path, f"its tensors take {expected} bytes, the file has {size}")
 
 
-def _values(content: bytes, start: int, entry: _Entry) -> Matrix:
+def _values(content: bytes, start: int, entry: Entry) -> Matrix:
     def numbers(kind: str) -> NDArray[Any]:
         return np.frombuffer(content, kind, math.prod(entry.shape), start + entry.start).reshape(entry.shape)
 

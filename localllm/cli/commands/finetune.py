@@ -33,6 +33,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="JSONL, JSON, CSV, Parquet, or a dataset's folder; `localllm data check` looks at it without a model",
     )
     parser.add_argument("-m", "--model", metavar="M", help="name or path of the model (default: the built-in one)")
+    parser.add_argument(
+        "--mlx",
+        type=Path,
+        metavar="FOLDER",
+        help="an MLX folder (16-bit or quantized) of the same model as the GGUF of --model: its weights train",
+    )
     parser.add_argument("-n", "--name", metavar="NAME", help="what to call the adapter (default: the data file's name)")
     parser.add_argument("--valid", type=Path, metavar="FILE", help="rows to validate on (default: a tenth of DATA)")
     parser.add_argument("--test", type=Path, metavar="FILE", help="rows to answer before and after, exactly")
@@ -84,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
         data=args.data,
         name=args.name or args.data.stem,
         model=setup.model,
+        mlx=args.mlx,
         valid=args.valid,
         test=args.test,
         rehearse=parse(args.rehearse) if args.rehearse else None,
