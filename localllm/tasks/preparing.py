@@ -11,7 +11,7 @@ from localllm.data.dataset import at, common_format, has_valid, read_dataset, sp
 from localllm.data.examples import Encoder, TrainOn
 from localllm.data.fitting import DEFAULT_MAX_LENGTH, TooLong, fit
 from localllm.engine.llama import LlamaEngine
-from localllm.errors import DataError
+from localllm.errors import DataError, UsageError
 from localllm.store.registry import Registry
 from localllm.tasks.pairing import MLXBase, paired
 from localllm.tasks.rehearsing import Rehearsal, chosen
@@ -21,6 +21,7 @@ from localllm.types import Conversation, Example, ModelRef
 from localllm.weights.config import model_config
 from localllm.weights.convert import Other
 from localllm.weights.gguf import GGUFFile, read_header
+from localllm.weights.mlx_folder import CONFIG
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,9 @@ class Prepared:
 def prepare(registry: Registry, request: FinetuneRequest) -> Prepared:
     """Resolve, read, split and tokenise. Raises ModelError, DataError, UsageError, TemplateError."""
     model = registry.model(request.model)
+    if (model.path / CONFIG).is_file():
+        message = f"{model.path} is an MLX folder, and an adapter is used with a GGUF of the same model."
+        raise UsageError(message, f"Name both: --model FILE.gguf --mlx {model.path}.")
     header = read_header(model.path)
     architecture = model_config(header)  # refuses what cannot be fine-tuned
     check(request)

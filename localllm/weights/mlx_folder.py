@@ -51,7 +51,8 @@ class StoredTensor:
 
     def mapped(self) -> NDArray[Any]:
         """Its values, mapped from the file; BF16 as uint16, because numpy has none. F32, F16, BF16 and U32 only."""
-        return np.memmap(self.path, np.dtype(_NUMPY[self.dtype]), "r", self.offset, self.shape)
+        values = np.memmap(self.path, np.dtype(_NUMPY[self.dtype]), "r", self.offset, self.shape)
+        return np.require(values, requirements="A")  # a file may put them at any byte
 
 
 @dataclass(frozen=True)

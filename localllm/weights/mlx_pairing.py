@@ -94,7 +94,7 @@ def _same(theirs: object, ours: object) -> bool:
         return theirs == ours
     if not isinstance(theirs, int | float) or not isinstance(ours, int | float):
         return False
-    return math.isclose(theirs, ours, rel_tol=1e-5)
+    return abs(theirs) < 1e18 and math.isclose(theirs, ours, rel_tol=1e-5)
 
 
 def _sample(file: GGUFFile, name: str, parameter: Parameter, rng: np.random.Generator) -> tuple[Floats, Floats]:

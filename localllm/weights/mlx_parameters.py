@@ -150,14 +150,18 @@ def _quantized(
     biases: StoredTensor | None,
 ) -> Parameter:
     """Raises UnsupportedModelError for what are no affine groups."""
-    if scales is None or biases is None or weight.dtype != "U32" or {scales.dtype, biases.dtype} - set(_FLOATS):
+    parts = [part for part in (weight, scales, biases) if part and len(part.shape) == len(slot.shape) > 1]
+    if (
+        scales is None or biases is None or len(parts) < 3 or weight.dtype != "U32"
+        or {scales.dtype, biases.dtype} - set(_FLOATS)
+    ):  # fmt: skip
         raise UnsupportedModelError(f"{folder.path}: {name} is not quantized in MLX's affine groups.")
     columns = slot.shape[-1]
     bits, odd = divmod(32 * weight.shape[-1], columns)
     group_size, uneven = divmod(columns, max(1, scales.shape[-1]))
     if odd or uneven or scales.shape != biases.shape or scales.shape[:-1] != weight.shape[:-1]:
-        parts = f"{weight.shape}, {scales.shape} and {biases.shape}"
-        raise InvalidModelError(f"{folder.path}: {name} has parts of the shapes {parts}, not for {slot.shape}.")
+        shapes = f"{weight.shape}, {scales.shape} and {biases.shape}"
+        raise InvalidModelError(f"{folder.path}: {name} has parts of the shapes {shapes}, not for {slot.shape}.")
     if bits not in BITS or group_size not in GROUP_SIZES:
         raise UnsupportedModelError(
             f"{folder.path}: {name} has {bits} bits in groups of {group_size}.",

@@ -83,7 +83,9 @@ def test_half_precision_as_on_a_gpu(tmp_path: Path) -> None:
     half = loaded("llama", folder, "quantized", mx.float16)
     assert half.layers[0].self_attn.q_proj.scales.dtype == mx.float16
     assert half.layers[0].input_layernorm.weight.dtype == mx.float16
-    assert kl(in_mlx(loaded("llama", folder)), in_mlx(half)) < 1e-4
+    few = mx.array([TOKENS[:8]])  # float16 is slow on a CPU
+    whole, rounded = (log_softmax(np.array(m(few).astype(mx.float32))[0]) for m in (loaded("llama", folder), half))
+    assert kl(whole, rounded) < 1e-4
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3"])

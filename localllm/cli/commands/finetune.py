@@ -37,7 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--mlx",
         type=Path,
         metavar="FOLDER",
-        help="an MLX folder (16-bit or quantized) of the same model as the GGUF of --model: its weights train",
+        help="an MLX folder with the same model as the GGUF of --model, 16-bit or quantized: train on its weights",
     )
     parser.add_argument("-n", "--name", metavar="NAME", help="what to call the adapter (default: the data file's name)")
     parser.add_argument("--valid", type=Path, metavar="FILE", help="rows to validate on (default: a tenth of DATA)")
