@@ -7,12 +7,16 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.cli.helpers import fails, run
 from tests.conftest import ROOT
+from tests.tasks.test_answer_endpoint import KEY, Server
 
 
 def requests(path: Path, n: int, **body: Any) -> Path:
@@ -93,3 +97,24 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     assert child.returncode == 130
     assert "run the same command again to go on" in err
     assert 0 < len(custom_ids(out)) < 200
+
+
+def test_a_server_may_answer_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out = requests(tmp_path / "in.jsonl", 12), tmp_path / "out.jsonl"
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server = Server()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        command = ("batch", source, "--out", out, "--endpoint", server.url, "--endpoint-model", "m")
+        first = run(*command)
+        assert (first.code, first.out) == (0, "")
+        assert "12 already done" in run(*command).err
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert server.seen == {"Who are you?": 12}
+    assert server.keys == {f"Bearer {KEY}"}
+    assert len(set(custom_ids(out))) == 12
+    assert KEY not in first.err + out.read_text()
+    fails(run(*command, "--model", "guide"), 2, "--endpoint-model")
+    fails(run("batch", source, "--out", out, "--timeout", "5"), 2, "--timeout needs --endpoint")

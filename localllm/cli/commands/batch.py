@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localllm.cli import options
+from localllm.cli import endpoint, options
 from localllm.cli.output import Events, cancellable, peak_rss_mb, say
 from localllm.errors import UsageError
 
@@ -33,8 +33,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     parser.add_argument("--template", metavar="NAME", help="chat template for a file without one")
     parser.add_argument(
-        "--parallel", type=int, metavar="N", help="requests side by side (default: what memory and cores allow)"
+        "--parallel",
+        type=int,
+        metavar="N",
+        help="requests side by side (default: what memory and cores allow; 8 at a server)",
     )
+    endpoint.add(parser)
     parser.add_argument("--retry-failed", action="store_true", help="try requests again that failed in an earlier run")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     options.add_json(parser, "print events, one JSON object a line")
@@ -63,6 +67,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _answerer(args: argparse.Namespace) -> Answerer:
+    if server := endpoint.given(args):
+        from localllm.tasks.answer_endpoint import EndpointAnswerer
+
+        return EndpointAnswerer(server)
     from localllm.tasks.answer_local import local_answerer
 
     setup = options.setup(args)
