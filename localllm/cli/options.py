@@ -94,8 +94,8 @@ def sampling(args: argparse.Namespace, **defaults: float | int | None) -> Sampli
             values[name] = given
     values["stop"] = tuple(getattr(args, "stop", None) or ())
     values["logit_bias"] = tuple(_bias(text) for text in getattr(args, "logit_bias", None) or ())
-    values["grammar"] = _read(args.grammar) if getattr(args, "grammar", None) else None
-    values["json_schema"] = _read(args.schema) if getattr(args, "schema", None) else None
+    values["grammar"] = read_text(args.grammar) if getattr(args, "grammar", None) else None
+    values["json_schema"] = read_text(args.schema) if getattr(args, "schema", None) else None
     return Sampling(**values)  # type: ignore[arg-type]
 
 
@@ -107,7 +107,8 @@ def _bias(text: str) -> tuple[int, float]:
         raise UsageError(f"--logit-bias {text} is not TOKEN=BIAS.", "For example 42=-100 or 42=-inf.") from None
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A file that an option names. Raises UsageError."""
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as e:

@@ -61,6 +61,13 @@ def cancellable() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+def clock(seconds: float) -> str:
+    """Seconds as a clock shows them: 1:05, 2:00:09."""
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def human_size(size: float) -> str:
     """Bytes as a person reads them, in powers of ten."""
     for unit in ("B", "kB", "MB"):

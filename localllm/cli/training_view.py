@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from localllm.cli.output import say
+from localllm.cli.output import clock, say
 from localllm.sanitize import sanitize_line
 
 if TYPE_CHECKING:
@@ -63,10 +63,10 @@ class TrainingView:
             return
         text = f"loss {event.loss:.3f}  {event.tokens_per_second:.0f} tokens/s"
         if sys.stderr.isatty():
-            self._bar(event.steps).update(self._task, completed=event.step, text=text, left=_clock(event.eta))
+            self._bar(event.steps).update(self._task, completed=event.step, text=text, left=clock(event.eta))
         elif time.monotonic() - self._last_line > _LINE_SECONDS:
             self._last_line = time.monotonic()
-            say(f"step {event.step} of {event.steps}  {text}  {_clock(event.eta)} left")
+            say(f"step {event.step} of {event.steps}  {text}  {clock(event.eta)} left")
 
     def _evaluated(self, event: Any) -> None:
         name = "before training" if event.epoch == 0 else f"epoch {event.epoch}"
@@ -103,9 +103,3 @@ class TrainingView:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds + 0.5), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

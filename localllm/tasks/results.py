@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,20 +82,42 @@ class Results:
         gone = {item for item in items if item in self.found}
         if not gone:
             return
-        assert self._appender is not None
-        self._appender.close()
-        try:
-            self._rewrite(gone)
-        finally:
-            self._appender = jsonl.Appender(self.path)
+        self._rewrite(raw for raw, entry in self._rows() if entry.item not in gone)
         for item in gone:
             del self.found[item]
 
-    def _rewrite(self, gone: Collection[str]) -> None:
+    def arrange(self, items: Sequence[str]) -> None:
+        """Keep the latest row of each item, those of `items` last and in that order. Raises StorageError as `drop`."""
+        places: dict[str, tuple[int, int]] = {}  # where in the file each row begins, and its bytes
+        start, several = 0, False
+        for raw, entry in self._rows():
+            several |= places.pop(entry.item, None) is not None
+            places[entry.item] = (start, len(raw))
+            start += len(raw)
+        wanted = set(items)
+        order = [item for item in places if item not in wanted] + [item for item in items if item in places]
+        if order != list(places) or several:
+            self._rewrite(self._read_rows([places[item] for item in order]))
+
+    def _read_rows(self, places: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+        with self.path.open("rb") as file:
+            for start, length in places:
+                file.seek(start)
+                yield file.read(length)
+
+    def _rewrite(self, rows: Iterable[bytes]) -> None:
+        assert self._appender is not None
+        self._appender.close()
+        try:
+            self._replace(rows)
+        finally:
+            self._appender = jsonl.Appender(self.path)
+
+    def _replace(self, rows: Iterable[bytes]) -> None:
         temporary = beside(self.path)
         try:
             with temporary.open("wb") as file:
-                file.writelines(raw for raw, entry in self._rows() if entry.item not in gone)
+                file.writelines(rows)
                 file.flush()
                 os.fsync(file.fileno())
             shutil.copymode(self.path, temporary)

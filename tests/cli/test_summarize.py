@@ -28,6 +28,7 @@ def test_rows_are_written_and_a_second_run_does_nothing(tmp_path: Path) -> None:
     before = out.read_bytes()
     second = run("summarize", "notes", "--out", out, cwd=tmp_path)
     assert second.code == 0
+    assert "0 documents" in second.err
     assert "2 already done" in second.err
     assert out.read_bytes() == before
 
@@ -47,12 +48,36 @@ def test_without_out_the_summary_is_printed(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(NOTE)
     outcome = run("summarize", tmp_path / "a.txt")
     assert outcome.code == 0
-    assert outcome.out.strip()
+    assert outcome.out == "The bakery on Mill Street closes in May.\n"
+    piped = run("summarize", "-", "--quiet", stdin=NOTE)
+    assert (piped.out, piped.err) == (outcome.out, "")
+    table = run("summarize", tmp_path / "a.txt", "--format", "csv", "--quiet")
+    assert table.out.splitlines()[0].startswith("source,id,title,summary,error,")
+    assert len(table.out.splitlines()) == 2
+
+
+def test_a_schema_makes_every_summary_json_and_a_cut_one_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(NOTE)
+    schema = {"type": "object", "properties": {"topic": {"enum": ["trade", "sports"]}}, "required": ["topic"]}
+    (tmp_path / "s.json").write_text(json.dumps(schema))
+    options = ["--schema", "s.json", "--format", "jsonl", "--quiet"]
+    outcome = run("summarize", "a.txt", *options, cwd=tmp_path)
+    assert outcome.code == 0
+    (row,) = outcome.events
+    assert row["summary"] in ({"topic": "trade"}, {"topic": "sports"})
+    cut = run("summarize", "a.txt", *options, "--max-tokens", "2", cwd=tmp_path)
+    assert cut.code == 3
+    assert "cut off after" in cut.events[0]["error"]
+    assert cut.events[0]["summary"] is None
 
 
 def test_what_cannot_work_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(NOTE)
     fails(run("summarize", tmp_path / "a.txt", "--out", tmp_path), 2, "is a folder")
-    fails(run("summarize", tmp_path / "a.txt", "--ctx", "64"), 2, "too few to summarize")
+    fails(run("summarize", tmp_path / "a.txt", "--ctx", "64", "--quiet"), 2, "too few to summarize")
+    (tmp_path / "bad").write_text("Tell me.")
+    fails(run("summarize", tmp_path / "a.txt", "--template", tmp_path / "bad"), 2, "no {text}", "Write {text}")
+    fails(run("summarize", tmp_path / "a.txt", "--schema", tmp_path / "bad"), 1, "schema is not valid JSON")
+    fails(run("summarize", tmp_path / "a.txt", "--slots", "0"), 2, "--slots must be above 0")
     (tmp_path / "empty").mkdir()
     fails(run("summarize", tmp_path / "empty"), 2, "nothing to summarize")

@@ -4,121 +4,104 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from localllm.cli import options
-from localllm.cli.output import Events, cancellable, peak_rss_mb, say
+from localllm.cli.output import cancellable
 from localllm.errors import UsageError
+
+if TYPE_CHECKING:
+    from localllm.tasks.opening import Opened
 
 SOME_FAILED = 3
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help=".txt and .md files, or folders of them")
-    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="JSON Lines file, one row appended per document")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="documents, folders, patterns; - for stdin")
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="a .jsonl, .md or .csv file; run again to go on")
+    parser.add_argument("--format", choices=("jsonl", "md", "csv"), help="of the output (default: by its name)")
     options.add_model(parser)
-    parser.add_argument("--template", metavar="NAME", help="chat template for a file without one")
-    parser.add_argument("--part-tokens", type=int, metavar="N", help="tokens of text in a part (default: what fits)")
-    parser.add_argument("--retry-failed", action="store_true", help="try documents again that failed in an earlier run")
+    _add_wishes(parser.add_argument_group("the summary"))
+    _add_work(parser.add_argument_group("the work"))
     parser.add_argument("--quiet", action="store_true", help="no progress")
     options.add_json(parser, "print events, one JSON object a line")
     options.add_sampling(parser)
 
 
+def _add_wishes(group: Any) -> None:
+    group.add_argument("--length", choices=("short", "medium", "long"), help="sentences, a paragraph, or several")
+    group.add_argument("--style", choices=("paragraph", "bullets", "headline"), help="its form")
+    group.add_argument("--focus", metavar="QUESTION", help="what it should tell about")
+    group.add_argument("--language", metavar="L", help="what to write it in, such as German")
+    group.add_argument("--template", type=Path, metavar="FILE", help="a prompt of your own, with {text} in it")
+
+
+def _add_work(group: Any) -> None:
+    strategies = ("auto", "single", "map-reduce", "refine")
+    group.add_argument("--strategy", choices=strategies, default="auto", help="how long texts become one summary")
+    group.add_argument("--part-tokens", type=int, metavar="N", help="tokens of text in a part (default: what fits)")
+    group.add_argument("--overlap", type=int, default=0, metavar="N", help="tokens that a part repeats of the last one")
+    group.add_argument("--field", metavar="NAME", help="the field of a table's rows that holds the text")
+    group.add_argument("--slots", type=int, metavar="N", help="answers side by side (default: what memory allows)")
+    group.add_argument("--timeout", type=float, metavar="S", help="give a document up after S seconds")
+    group.add_argument("--retry-failed", action="store_true", help="try documents again that failed in an earlier run")
+    group.add_argument("--redo", action="store_true", help="replace summaries made with other settings")
+    group.add_argument("--chat-template", metavar="NAME", help="chat template for a file without one")
+
+
 def run(args: argparse.Namespace) -> int:
-    if args.out is not None and args.out.is_dir():
-        raise UsageError(f"--out {args.out} is a folder.", "Name a file in it.")
-    sampling = options.sampling(args, max_tokens=192)
+    _check(args)
+    from localllm.tasks.summary_prompts import Wish
+
+    sampling = options.sampling(args)
+    template = options.read_text(args.template) if args.template else None
+    wish = Wish(args.length, args.style, args.focus, args.language, template, sampling.json_schema)
     setup = options.setup(args)
+    from localllm.cli.summarize_view import SummarizeView
     from localllm.tasks.opening import open_model
     from localllm.tasks.summarize import SummarizeRequest, summarize
 
-    opened = open_model(
-        setup.registry, setup.model, setup.adapter, n_ctx=setup.n_ctx, n_threads=setup.n_threads, template=args.template
-    )
-    adapter = opened.adapter
-    request = SummarizeRequest(
-        paths=tuple(args.paths),
-        out=args.out,
-        model=opened.model.name,
-        model_sha256=setup.registry.sha256(opened.model.path),
-        adapter=adapter.name if adapter else None,
-        adapter_sha256=setup.registry.sha256(adapter.path) if adapter else None,
-        sampling=sampling,
-        part_tokens=args.part_tokens or opened.model.chunk_tokens,
-        retry_failed=args.retry_failed,
-    )
-    view = _View(Events(args.json), quiet=args.quiet or args.json, printing=args.out is None and not args.json)
-    with cancellable() as cancel:
-        try:
-            for event in summarize(request, opened.engine, cancel):
-                view.draw(event)
-        finally:
-            view.close()
-            opened.engine.close()
+    printing = None if args.out else args.format or "text"
+    with cancellable() as cancel, ExitStack() as stack:
+        opened = open_model(
+            setup.registry, setup.model, setup.adapter, n_ctx=setup.n_ctx, n_threads=setup.n_threads,
+            n_slots=args.slots, template=args.chat_template, worker=True,
+        )  # fmt: skip
+        stack.callback(opened.engine.close)
+        request = SummarizeRequest(
+            paths=tuple(args.paths), out=args.out, sampling=sampling, wish=wish, strategy=args.strategy,
+            part_tokens=args.part_tokens or opened.model.chunk_tokens, overlap=args.overlap, field=args.field,
+            format=args.format, timeout=args.timeout, retry_failed=args.retry_failed, redo=args.redo,
+            **_names(opened, setup),
+        )  # fmt: skip
+        view = stack.enter_context(SummarizeView(json=args.json, quiet=args.quiet, printing=printing))
+        for event in summarize(request, opened.engine, cancel):
+            view.draw(event)
     return SOME_FAILED if view.failed else 0
 
 
-class _View:
-    """Draws the task's events: progress on standard error, summaries or JSON lines on standard output."""
+def _check(args: argparse.Namespace) -> None:
+    """What can be said before the model is loaded. Raises UsageError."""
+    if args.out is not None and args.out.is_dir():
+        raise UsageError(f"--out {args.out} is a folder.", "Name a file in it.")
+    for option in ("part_tokens", "slots", "timeout"):
+        value = getattr(args, option)
+        if value is not None and not value > 0:
+            raise UsageError(f"--{option.replace('_', '-')} must be above 0, not {value:g}.")
+    if args.out is None and args.format == "csv" and args.json:
+        raise UsageError("--json and --format csv exclude each other.", "Leave out one.")
+    if sum(str(path) == "-" for path in args.paths) and sys.stdin.isatty():
+        raise UsageError("- reads standard input, and nothing is piped into it.", "Pipe a text, or name a file.")
 
-    def __init__(self, events: Events, *, quiet: bool, printing: bool) -> None:
-        self._events, self._quiet, self._printing = events, quiet, printing
-        self._live = not quiet and sys.stderr.isatty()
-        self.failed = 0
 
-    def draw(self, event: Any) -> None:
-        from localllm.tasks.summarize import DocumentDone, Done, PartDone, Started
-
-        if isinstance(event, Started):
-            self._events("started", documents=event.documents, skipped=event.skipped)
-            self._say(f"{event.documents} documents, {event.skipped} already done.")
-        elif isinstance(event, PartDone):
-            where = f"{'combining' if event.level else 'part'} {event.done} of {event.total}"
-            self._events("progress", source=event.source, level=event.level, done=event.done, total=event.total)
-            self._status(f"{event.source}: {where}")
-        elif isinstance(event, DocumentDone):
-            self._document(event.row)
-        elif isinstance(event, Done):
-            self._totals(event)
-
-    def close(self) -> None:
-        self._status("")
-
-    def _document(self, row: dict[str, Any]) -> None:
-        from localllm.sanitize import sanitize
-
-        self._events("item", **row)
-        if row["error"]:
-            say(f"localllm: {row['error']}")
-        else:
-            self._say(f"{row['source']}: {len(row['parts'])} parts, {row['seconds']:.1f} s")
-            if self._printing:
-                print(sanitize(row["summary"]), flush=True)
-
-    def _totals(self, done: Any) -> None:
-        self.failed = done.failed
-        tokens = done.prompt_tokens + done.output_tokens
-        rate = tokens / done.seconds if done.seconds else 0.0
-        self._events(
-            "done", documents=done.documents, skipped=done.skipped, failed=done.failed, seconds=round(done.seconds, 3),
-            tokens=tokens, prompt_tokens=done.prompt_tokens, output_tokens=done.output_tokens,
-            tokens_per_second=round(rate, 1), peak_rss_mb=peak_rss_mb(),
-        )  # fmt: skip
-        written = done.documents - done.skipped
-        self._say(f"{written} documents in {done.seconds:.1f} s, {tokens} tokens, {done.failed} failed.")
-        if done.failed and done.skipped:
-            self._say("Documents that failed in an earlier run are tried again with --retry-failed.")
-
-    def _say(self, text: str) -> None:
-        if not self._quiet:
-            self._status("")
-            say(text)
-
-    def _status(self, text: str) -> None:
-        if self._live:
-            from localllm.sanitize import sanitize_line
-
-            sys.stderr.write(f"\r\x1b[K{sanitize_line(text)[:100]}")
-            sys.stderr.flush()
+def _names(opened: Opened, setup: options.Setup) -> dict[str, Any]:
+    adapter = opened.adapter
+    return {
+        "model": opened.model.name,
+        "model_sha256": setup.registry.sha256(opened.model.path),
+        "adapter": adapter.name if adapter else None,
+        "adapter_sha256": setup.registry.sha256(adapter.path) if adapter else None,
+        "adapter_scale": adapter.scale if adapter else 1.0,
+    }
