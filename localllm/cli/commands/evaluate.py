@@ -1,4 +1,4 @@
-"""`localllm evaluate`: what an adapter changed."""
+"""`localllm evaluate`: what an adapter changed; or, as `evaluate summaries`, how good summaries are."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from localllm.cli import options
 from localllm.cli.output import Events, cancellable, peak_rss_mb, say
+from localllm.errors import UsageError
 
 if TYPE_CHECKING:
     from localllm.tasks.evaluating import EvaluateProgress, EvaluateResult, EvaluateStarted
@@ -19,7 +20,13 @@ _LINE_SECONDS = 10.0
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("adapter", metavar="ADAPTER", help="name or path of an adapter")
+    parser.add_argument("adapter", metavar="ADAPTER", help="name or path of an adapter; or the word summaries")
+    parser.add_argument(
+        "results", nargs="?", type=Path, metavar="RESULTS", help="after `summaries`: what summarize or batch wrote"
+    )
+    parser.add_argument(
+        "--refs", type=Path, metavar="FILE", help="with `summaries`: JSON Lines of id and summary, by people"
+    )
     parser.add_argument("-m", "--model", metavar="M", help="name or path of its base (default: the one it names)")
     parser.add_argument("--data", type=Path, metavar="FILE", help="compare on these rows (default: those held out)")
     parser.add_argument("--samples", type=int, metavar="N", help="answers that the report shows (default: 5)")
@@ -28,6 +35,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.results or args.refs:
+        return _summaries(args)
     registry = options.setup(args).registry
     from localllm.tasks.evaluating import SAMPLES, EvaluateProgress, EvaluateStarted, evaluate
     from localllm.tasks.report import check_target, report_on
@@ -55,6 +64,14 @@ def run(args: argparse.Namespace) -> int:
                 if not args.json:
                     _narrate(event, args.report)
     return 0
+
+
+def _summaries(args: argparse.Namespace) -> int:
+    if args.adapter != "summaries" or not args.results or not args.refs:
+        raise UsageError("This is no way to evaluate.", "localllm evaluate summaries RESULTS --refs FILE")
+    from localllm.cli.summary_scores import show
+
+    return show(args.results, args.refs, json=args.json)
 
 
 def _started(event: EvaluateStarted) -> None:

@@ -1,0 +1,62 @@
+"""What a summary gets, counted by hand and against rouge-score."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from localllm.evaluate.rouge import Rouge
+from localllm.evaluate.summaries import copied_share, mean, nearest, score
+
+
+def test_counted_by_hand() -> None:
+    source = "The old bridge is closed. It will be repaired before winter, said the mayor."
+    found = score("The old bridge will be repaired", ["The bridge will be repaired", "It is closed now"], source)
+    assert found.rouge.rouge1 == pytest.approx(2 * 5 / 11)
+    assert found.rouge.rouge2 == pytest.approx(2 * 3 / 9)
+    assert found.length == pytest.approx((6 / 5 + 6 / 4) / 2)
+    # Pairs: of "the old", "old bridge", "bridge will", "will be", "be repaired" all but the third.
+    assert found.copied == pytest.approx((1.0, 4 / 5, 2 / 4, 0.0))
+    # The first six words: the old bridge is closed it.
+    assert found.lead is not None
+    assert found.lead.rouge1 == pytest.approx(max(2 * 2 / 11, 2 * 3 / 10))
+
+
+def test_each_value_is_that_of_its_nearest_reference() -> None:
+    found = nearest("a b c d", ["d c b a", "a b x"])
+    assert (found.rouge1, found.rougeL) == pytest.approx((1.0, 4 / 7))
+
+
+def test_copies_of_nothing() -> None:
+    assert copied_share(["a"], ["a"], 2) == 0.0
+    empty = score("…", ["one two"], "one two three")
+    assert (empty.rouge.rouge1, empty.length, empty.copied) == (0.0, 0.0, None)
+    assert empty.lead == Rouge(0.0, 0.0, 0.0)
+
+
+def test_means_leave_out_what_has_no_value() -> None:
+    both = [score("a b", ["a b"], "a b c"), score("c d", ["a b"])]
+    found = mean(both)
+    assert (found.rouge1, found.length) == (0.5, 1.0)
+    assert found.copied == (1.0, 1.0, 0.0, 0.0)
+    assert found.lead == Rouge(1.0, 1.0, 1.0)
+    assert mean(both[1:]).copied is None
+
+
+def test_real_texts_get_what_rouge_score_gives_them(shared: Path) -> None:
+    scorer = pytest.importorskip("rouge_score.rouge_scorer", reason="rouge-score, the reference, is not installed")
+    theirs = scorer.RougeScorer(["rouge1", "rouge2", "rougeL"])
+    compared = 0
+    for line in (shared / "summarization/scitldr/dev.jsonl").read_text().splitlines()[:200]:
+        row = json.loads(line)
+        for text in (row["title"], row["source"][0]):
+            if not all(part.isascii() for part in (text, *row["target"])):
+                continue  # it drops letters outside ASCII
+            wanted = theirs.score_multi(row["target"], text)
+            found = nearest(text, row["target"])
+            values = [wanted[name].fmeasure for name in ("rouge1", "rouge2", "rougeL")]
+            assert (found.rouge1, found.rouge2, found.rougeL) == pytest.approx(tuple(values), abs=1e-12)
+            compared += 1
+    assert compared > 300
