@@ -144,7 +144,7 @@ def _run(interpreter: Path, program: str, path: Path, other: Other) -> tuple[Run
         except OSError as error:
             raise UsageError(f"{interpreter} cannot be started: {error.strerror}.", "Give --peer a Python.") from error
         try:
-            peak, resident = _watch(child)
+            peak, resident = watch(child)
         except BaseException:
             child.kill()
             child.wait()
@@ -178,7 +178,7 @@ def _result(program: str, before: dict[str, Any], after: dict[str, Any], peak: i
     )
 
 
-def _watch(child: subprocess.Popen[bytes]) -> tuple[int, int]:
+def watch(child: subprocess.Popen[bytes]) -> tuple[int, int]:
     """The most anonymous and the most resident memory until the child ends; zeros where the system does not say.
 
     The resident peak is the system's own (VmHWM); anonymous memory has none, so peaks shorter than 5 ms can be missed.

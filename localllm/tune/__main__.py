@@ -68,6 +68,7 @@ def _train(folder: Path, job: Job) -> Iterator[TuneEvent]:
     device = prepare(job.cache, before.get("threads") or shared_threads(where))
     import mlx.core as mx
 
+    from localllm.tune.activations import vectorize_activations
     from localllm.tune.group import join
     from localllm.tune.load import load_model
     from localllm.tune.load_folder import load_folder
@@ -88,6 +89,8 @@ def _train(folder: Path, job: Job) -> Iterator[TuneEvent]:
         model = load_folder(read_model_folder(job.mlx), file, held, dtype)
     else:
         model = load_model(file, held, dtype, other=job.other)
+    if device.kind == "cpu":
+        vectorize_activations(model)
     trainable = _attach(model, job.model, config)
     if device.warning:
         yield Warned(device.warning)

@@ -40,7 +40,10 @@ class LoRALinear(LowRank):
     """For a linear layer: A (in, rank), B (rank, out)."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self._added(self.linear(x), (self.dropout(x) @ self.lora_a) @ self.lora_b)
+        y, z = self.linear(x), self.dropout(x) @ self.lora_a
+        if y.dtype == z.dtype and self.scale != 0.0:  # scaled while it is narrow, and added by the product itself
+            return mx.addmm(y, self.scale * z, self.lora_b)
+        return self._added(y, z @ self.lora_b)
 
 
 class LoRAExperts(LowRank):

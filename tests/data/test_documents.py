@@ -185,7 +185,6 @@ def test_what_is_done_is_not_read_again(tmp_path: Path) -> None:
 
 
 def test_content_decides_what_a_misnamed_file_is(tmp_path: Path) -> None:
-    pytest.importorskip("pypdf", reason="pypdf is not installed")
     item = one(tmp_path / "a.txt", samples.pdf(["A page."]))
     assert isinstance(item, Document)
     assert (item.text, item.format) == ("A page.", "PDF")
@@ -239,8 +238,6 @@ def damaged(rng: random.Random, content: bytes) -> bytes:
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_damaged_file_is_a_document_or_an_error_and_nothing_else(name: str, tmp_path: Path) -> None:
-    if name in ("a.html", "a.docx", "a.epub"):
-        pytest.importorskip("lxml", reason="lxml is not installed")
     whole = WHOLE[name]()
     path = tmp_path / name
     assert isinstance(one_of(path, whole)[0], Document)
@@ -263,7 +260,6 @@ def one_of(path: Path, content: bytes) -> list[Document | Unreadable | Skipped]:
 
 def test_damaged_pdfs_are_errors_too(tmp_path: Path) -> None:
     """As above, in this process: the reader's child is the same code with bounds around it."""
-    pytest.importorskip("pypdf", reason="pypdf is not installed")
     from localllm.data.readers import pdf_child
 
     whole, rng = samples.pdf(["One page.", "Another."], title="T"), random.Random(0)

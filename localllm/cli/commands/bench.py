@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from localllm.cli import options
 from localllm.cli.output import human_size, print_json, say
+from localllm.sanitize import sanitize_line
 
 if TYPE_CHECKING:
     from localllm.tasks.bench_import import Absent, Measured, Run
@@ -30,10 +31,30 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--peer", type=Path, metavar="PYTHON", help="an interpreter that has torch and transformers (default: this one)"
     )
     options.add_json(one)
+    _add_train(what)
+
+
+def _add_train(what: Any) -> None:
+    line = "fine-tuning of the same rows, beside PEFT and mlx_lm.lora: tokens per second and memory"
+    one = what.add_parser("train", help=line, description=f"{line[0].upper()}{line[1:]}.", allow_abbrev=False)
+    one.add_argument("file", metavar="MODEL", help="path (or name) of a GGUF")
+    one.add_argument("data", type=Path, metavar="DATA", help="a dataset, of which the first rows are taken")
+    one.add_argument("--hf", type=Path, metavar="FOLDER", help="the same model as a Hugging Face folder, for the peers")
+    one.add_argument(
+        "--peer", type=Path, metavar="PYTHON", help="an interpreter that has torch and peft (default: this one)"
+    )
+    for name, default, meaning in (
+        ("--batch-size", 4, "rows a step"),
+        ("--steps", 14, "steps of a run, of which the first two do not count"),
+        ("--rank", 8, "of the adapter, on all linear layers"),
+        ("--runs", 3, "processes for each program"),
+    ):
+        one.add_argument(name, type=int, default=default, metavar="N", help=f"{meaning} (default: {default})")
+    options.add_json(one)
 
 
 def run(args: argparse.Namespace) -> int:
-    return {"import": _import}[args.what](args)
+    return {"import": _import, "train": _train}[args.what](args)
 
 
 def _import(args: argparse.Namespace) -> int:
@@ -53,13 +74,41 @@ def _import(args: argparse.Namespace) -> int:
     return 0
 
 
+def _train(args: argparse.Namespace) -> int:
+    from localllm.tasks.bench_import import Absent
+    from localllm.tasks.bench_train import TrainingMedians, bench_train
+
+    setup = options.setup(args)
+    path, rows = setup.registry.model(args.file).path, []
+    chosen = {"batch": args.batch_size, "steps": args.steps, "rank": args.rank, "runs": args.runs}
+    for event in bench_train(path, args.data, setup.registry.home.cache, folder=args.hf, peer=args.peer, **chosen):
+        if isinstance(event, TrainingMedians):
+            rows.append(event)
+        elif isinstance(event, Absent):
+            say(sanitize_line(f"{event.program}: not measured: {event.reason}. {event.hint}."))
+        else:
+            say(f"{event.program}: {event.tokens_per_second:.1f} tokens/s, {human_size(event.peak_rss)} at most")
+    if args.json:
+        print_json({"model": str(path), **chosen, "programs": [asdict(row) for row in rows]})
+        return 0
+    print(f"{'PROGRAM':44} {'RUNS':>4} {'TOKENS/S':>9} {'PEAK':>9} {'SPEED':>7} {'MEMORY':>7}")
+    for row in rows:
+        speed, memory = rows[0].tokens_per_second / row.tokens_per_second, rows[0].peak_rss / row.peak_rss
+        name = sanitize_line(f"{row.program} ({row.version})")
+        print(
+            f"{name:44} {row.runs:4} {row.tokens_per_second:9.1f} {human_size(row.peak_rss):>9} {speed:6.2f}x "
+            f"{memory:6.2f}x"
+        )
+    print("\nTOKENS/S: all tokens but padding; SPEED and MEMORY: ours over theirs; medians of processes run in turn")
+    return 0
+
+
 def _run_line(run: Run) -> str:
     memory = "" if run.peak_bytes is None else f", {human_size(run.peak_bytes)} at most"
     return f"{run.program}: {run.seconds:.2f} s ({run.cpu_seconds:.2f} s of CPU){memory}"
 
 
 def _table(rows: list[Measured | Absent]) -> None:
-    from localllm.sanitize import sanitize_line
     from localllm.tasks.bench_import import Absent
 
     sizes_of = " ".join(f"{title:>9}" for title in ("RESULT", "PEAK", "BEYOND", "RESIDENT"))

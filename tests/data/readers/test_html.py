@@ -6,8 +6,6 @@ import pytest
 
 from localllm.data.readers import html
 
-pytest.importorskip("lxml", reason="lxml is not installed")
-
 PAGE = """<!DOCTYPE html><html><head><title>Bread &amp;
  Butter</title><style>p {}</style><script>run()</script></head><body>
 <nav><a href=/>Home</a></nav><h1>The   <em>big</em> bakery</h1>

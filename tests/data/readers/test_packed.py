@@ -11,8 +11,6 @@ from localllm.errors import DataError
 from tests.data.readers import samples
 from tests.data.readers.samples import W, paragraph
 
-pytest.importorskip("lxml", reason="lxml is not installed")
-
 
 def test_a_word_document_reads_in_order() -> None:
     cell = "<w:tc>" + paragraph("{}") + "</w:tc>"

@@ -7,13 +7,12 @@ import threading
 from importlib.util import find_spec
 from pathlib import Path
 
+import pypdf
 import pytest
 
 from localllm.data.readers import pdf
 from localllm.errors import CancelledError, DataError
 from tests.data.readers import samples
-
-pypdf = pytest.importorskip("pypdf", reason="pypdf is not installed")
 
 
 def rewritten(content: bytes, **encryption: object) -> bytes:
