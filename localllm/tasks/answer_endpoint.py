@@ -93,11 +93,12 @@ class EndpointAnswerer:
     ) -> Iterator[tuple[Question, Reply]]:
         """Raises EngineError where the server cannot be reached or refuses the key."""
         waiting, more, under_way, missed = iter(questions), True, 0, 0
+        stop = self._stop = threading.Event()
         todo: queue.SimpleQueue[Question | None] = queue.SimpleQueue()
         done: queue.SimpleQueue[tuple[Question, Reply]] = queue.SimpleQueue()
         for _ in range(self._endpoint.parallel):
             # Daemons: one that waits for a slow server does not keep the program from ending.
-            threading.Thread(target=self._work, args=(todo, done), daemon=True).start()
+            threading.Thread(target=self._work, args=(todo, done, stop), daemon=True).start()
         try:
             while (more or under_way) and not (cancel is not None and cancel.is_set()):
                 while more and under_way < self._endpoint.parallel:
@@ -116,7 +117,7 @@ class EndpointAnswerer:
                 self._give_up(reply, missed)
                 yield question, reply
         finally:
-            self._stop.set()
+            stop.set()
             for _ in range(self._endpoint.parallel):
                 todo.put(None)
 
@@ -131,11 +132,16 @@ class EndpointAnswerer:
             hint = "Start the server, then run the same command again: it goes on, with --retry-failed for what failed."
             raise EngineError(f"{self.name} does not answer: {reply.refusal.message}", hint)
 
-    def _work(self, todo: queue.SimpleQueue[Question | None], done: queue.SimpleQueue[tuple[Question, Reply]]) -> None:
-        while (question := todo.get()) is not None and not self._stop.is_set():
-            done.put((question, self._ask(question)))
+    def _work(
+        self,
+        todo: queue.SimpleQueue[Question | None],
+        done: queue.SimpleQueue[tuple[Question, Reply]],
+        stop: threading.Event,
+    ) -> None:
+        while (question := todo.get()) is not None and not stop.is_set():
+            done.put((question, self._ask(question, stop)))
 
-    def _ask(self, question: Question) -> Reply:
+    def _ask(self, question: Question, stop: threading.Event) -> Reply:
         body = dict(question.body)
         if self._endpoint.model:
             body["model"] = self._endpoint.model
@@ -148,7 +154,7 @@ class EndpointAnswerer:
             if not attempt.again or number == ATTEMPTS:
                 break
             pause = attempt.wait if attempt.wait is not None else wait * random.uniform(0.5, 1)
-            if self._stop.wait(min(pause, LONGEST_WAIT)):
+            if stop.wait(min(pause, LONGEST_WAIT)):
                 break
             wait *= 2
         return attempt.reply

@@ -245,6 +245,8 @@ def test_a_stream_is_refused_and_embeddings_are_passed_on(server: Server) -> Non
     assert '"stream"' in found["a"].refusal.message
     assert found["e"].body is not None
     assert found["e"].body["data"] == [{"embedding": [1.0]}]
+    # The same one may be asked again.
+    assert [content(reply) for _, reply in answerer.answer([chat("broken 1 b")])] == ["BROKEN 1 B"]
 
 
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://a", "http://", "http://a/v1?x=1", "http://me:secret@a/v1"])
