@@ -87,7 +87,8 @@ class LlamaEngine:
         `n_ctx` tokens of context (default: what the model was trained on, up to 4096) for each of the `n_slots`
         requests that are answered side by side (None: as many as memory and cores allow); `template` one of our named
         chat templates in place of the file's; `vocab_only` loads the tokenizer and template alone; `exact` keeps
-        float32 keys and values without flash attention, for comparisons. Raises ModelError, EngineError, UsageError.
+        float32 keys and values without flash attention, for comparisons and for answers that are the same in any
+        company. Raises ModelError, EngineError, UsageError.
         """
         started = time.perf_counter()
         source = named_template(template) if template else None
@@ -97,7 +98,8 @@ class LlamaEngine:
         if not vocab_only:
             threads = n_threads or default_threads(file.size)
             if n_slots is None:
-                slots = batch_slots(file, n_ctx or usual_ctx(file))
+                size = n_ctx or usual_ctx(file)
+                slots = batch_slots(file, 2 * size if exact else size)  # float32 takes twice the room
             context, size = open_context(model, file, n_ctx, slots, threads, PREFILL_CHUNK, exact=exact)
         if source is None:
             found = file.metadata.get("tokenizer.chat_template")

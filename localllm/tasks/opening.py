@@ -49,6 +49,7 @@ def open_model(
     n_slots: int | None = 1,
     template: str | None = None,
     worker: bool = False,
+    exact: bool = False,
 ) -> Opened:
     """Resolve, check and load; see `LlamaEngine.open`. With `worker` the engine runs in a child process.
 
@@ -56,7 +57,7 @@ def open_model(
     """
     found = registry.model(model)
     attached = adapter_for(registry, adapter, found) if adapter else None
-    engine = _load(worker, found.path, n_ctx, n_threads, n_slots=n_slots, template=template)
+    engine = _load(worker, found.path, n_ctx, n_threads, n_slots=n_slots, template=template, exact=exact)
     try:
         if attached:
             engine.set_adapters([(attached.path, attached.scale)])

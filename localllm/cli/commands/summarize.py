@@ -45,6 +45,7 @@ def _add_work(group: Any) -> None:
     group.add_argument("--overlap", type=int, default=0, metavar="N", help="tokens that a part repeats of the last one")
     group.add_argument("--field", metavar="NAME", help="the field of a table's rows that holds the text")
     group.add_argument("--slots", type=int, metavar="N", help="answers side by side (default: what memory allows)")
+    group.add_argument("--fast", action="store_true", help="flash attention: answers may depend on what runs beside")
     group.add_argument("--timeout", type=float, metavar="S", help="give a document up after S seconds")
     group.add_argument("--retry-failed", action="store_true", help="try documents again that failed in an earlier run")
     group.add_argument("--redo", action="store_true", help="replace summaries made with other settings")
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     with cancellable() as cancel, ExitStack() as stack:
         opened = open_model(
             setup.registry, setup.model, setup.adapter, n_ctx=setup.n_ctx, n_threads=setup.n_threads,
-            n_slots=args.slots, template=args.chat_template, worker=True,
+            n_slots=args.slots, template=args.chat_template, worker=True, exact=not args.fast,
         )  # fmt: skip
         stack.callback(opened.engine.close)
         request = SummarizeRequest(
