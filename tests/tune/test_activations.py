@@ -1,4 +1,4 @@
-"""Activations evaluated by numpy against those of mlx-lm's own classes."""
+"""Activations made of sums and products against those of mlx-lm's own classes."""
 
 from __future__ import annotations
 
