@@ -24,7 +24,6 @@ Kind = Literal["metal", "cuda", "cpu"]
 Residence = Literal["quantized", "float32", "streamed"]
 """How frozen weights are held: as blocks for MLX's quantized kernels, as float32, or as blocks that are made float32
 whenever they are multiplied."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _SHIM = Path(__file__).with_name("blas_shim.c")
 
 
@@ -50,7 +49,6 @@ def prepare(cache: Path, threads: int | None = None) -> Device:
     blas, warning = "built in", ""
     if sys.platform == "linux":
         blas, warning, threads = _load_fast_blas(cache, threads)
-        _keep_freed_memory()
     import mlx.core as mx
 
     if mx.metal.is_available():
@@ -71,14 +69,6 @@ def residence(kind: Kind, float_bytes: int = 0, memory: int | None = None) -> Re
         return "quantized"
     memory = memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return "streamed" if float_bytes > memory // 2 else "float32"
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep up to a GiB of what was freed: each step asks for the same again, and pages anew cost time."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-        libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
 def _load_fast_blas(cache: Path, threads: int | None) -> tuple[str, str, int | None]:
