@@ -13,7 +13,7 @@ MOST_ACTIVE = 2
 """Answers on their way with which drafting still pays: more of them fill a batch better than drafts do."""
 MOST_DRAFTED = 8
 ROW_COST = 0.5
-"""Of one more token in a batch, in steps of a single one: measured with 5 and 135 million weights on two cores."""
+"""Of one more token in a batch, in steps of a single one: measured with 135 million weights on two cores."""
 _EXPECTED = 0.7
 """Share of drafted tokens that is taken to be right before any was checked."""
 _DECAY, _DRIFT = 0.8, 0.02
