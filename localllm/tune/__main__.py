@@ -89,7 +89,7 @@ def _train(folder: Path, job: Job) -> Iterator[TuneEvent]:
         model = load_folder(read_model_folder(job.mlx), file, held, dtype)
     else:
         model = load_model(file, held, dtype, other=job.other)
-    if device.kind == "cpu":
+    if device.kind == "cpu" and not config.grad_checkpoint:  # faster, but with more to hold while it is computed
         vectorize_activations(model)
     trainable = _attach(model, job.model, config)
     if device.warning:

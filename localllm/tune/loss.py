@@ -14,8 +14,8 @@ from mlx.nn.losses import cross_entropy
 
 from localllm.data.batches import Batch
 
-CHUNK_LOGITS = 1 << 24
-"""Logits held at once: 64 MiB of float32."""
+CHUNK_LOGITS = 1 << 22
+"""Logits held at once: 16 MiB of float32, of which some four copies are in use at a time."""
 
 
 def hidden_states(model: Any, tokens: mx.array) -> mx.array:

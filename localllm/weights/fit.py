@@ -33,7 +33,7 @@ WORKING = 1.6
 """Layers' worth of gradients and temporary arrays while one layer is differentiated, over what the layer keeps."""
 RECOMPUTING = 3.5
 """The same where layers are computed again: what the layer keeps is then part of it."""
-CHUNK_LOGITS = 1 << 24
+CHUNK_LOGITS = 1 << 22
 """Logits of one chunk of the loss at most (tune.loss)."""
 LOGIT_COPIES = 4
 """Logits, their exponentials and two gradients."""

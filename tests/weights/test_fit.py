@@ -75,8 +75,8 @@ def test_the_loss_takes_few_positions_whole_and_many_in_chunks(header: GGUFFile)
 
 def test_the_chunks_are_those_of_the_trainer() -> None:
     source = (ROOT / "localllm/tune/loss.py").read_text("utf-8")
-    assert CHUNK_LOGITS == 1 << 24
-    assert "CHUNK_LOGITS = 1 << 24" in source
+    assert CHUNK_LOGITS == 1 << 22
+    assert "CHUNK_LOGITS = 1 << 22" in source
 
 
 @pytest.mark.parametrize("change", [{"rows": 4}, {"length": 129}, {"rank": 64}, {"dropout": True}])
