@@ -71,7 +71,7 @@ def test_what_cannot_work_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_kill_at_any_time_leaves_every_request_once(tmp_path: Path) -> None:
-    source, out, rng = requests(tmp_path / "in.jsonl", 40), tmp_path / "out.jsonl", random.Random(1)
+    source, out, rng = requests(tmp_path / "in.jsonl", 300), tmp_path / "out.jsonl", random.Random(1)
     for _ in range(3):
         child = start(source, out)
         assert child.stdout is not None
@@ -82,7 +82,7 @@ def test_kill_at_any_time_leaves_every_request_once(tmp_path: Path) -> None:
         child.communicate()
     finished = run("batch", source, "--out", out, "--ctx", "128", "--json")
     assert finished.events[-1]["skipped"] >= 3
-    assert sorted(custom_ids(out)) == sorted(f"r{i}" for i in range(40))
+    assert sorted(custom_ids(out)) == sorted(f"r{i}" for i in range(300))
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
