@@ -24,3 +24,12 @@ def write_atomically(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):  # the folder may be a file, or the name too long
             temporary.unlink(missing_ok=True)
         raise StorageError(f"Cannot write {path} ({e.strerror}).", "Check permissions and free space.") from e
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder outlast a loss of power. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -19,6 +19,7 @@ from typing import Any
 
 from localllm import jsonl
 from localllm.errors import StorageError, UsageError
+from localllm.store.files import sync_folder
 from localllm.weights.beside import beside, storage_error
 
 
@@ -122,7 +123,7 @@ class Results:
                 os.fsync(file.fileno())
             shutil.copymode(self.path, temporary)
             os.replace(temporary, self.path)
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
         except OSError as error:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -199,12 +200,3 @@ class _Lock:
                 return True
         os.close(self._file)
         return False
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have a renaming on disk."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

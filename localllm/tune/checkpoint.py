@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from localllm.store.files import sync_folder
+
 FORMAT = 1
 KEPT = 2
 _MAGIC = b"localllm checkpoint "
@@ -54,7 +56,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> Path:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-        _sync(folder)
+        sync_folder(folder)
     except OSError:
         part.unlink(missing_ok=True)
         raise
@@ -122,12 +124,3 @@ def _read(path: Path) -> Checkpoint | None:
         return unpack(path.read_bytes())
     except OSError:
         return None
-
-
-def _sync(folder: Path) -> None:
-    """Make renames in a folder outlast a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -117,7 +118,6 @@ def test_a_second_process_is_told_who_holds_the_file(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_costs_one_row_and_no_more(tmp_path: Path) -> None:
-    resource = pytest.importorskip("resource")
     path = tmp_path / "out.jsonl"
     write(path, row("a"), row("b"))
     before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
