@@ -40,6 +40,11 @@ class Home:
         return self.root / "runs"
 
     @property
+    def chats(self) -> Path:
+        """The conversations of the terminal app, one SQLite file."""
+        return self.root / "chats.sqlite3"
+
+    @property
     def cache(self) -> Path:
         """Whatever can be made again: file hashes, the compiled BLAS shim."""
         return self.root / "cache"

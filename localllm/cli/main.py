@@ -17,6 +17,7 @@ from localllm.errors import LocalLLMError
 
 COMMANDS = {
     "chat": "chat in the terminal (what plain `localllm` does)",
+    "chats": "conversations of the terminal app: list, search, export, import",
     "ask": "one answer on standard output",
     "data": "check a dataset, and show which of its tokens are learned",
     "finetune": "teach a model from a small file",
