@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from localllm.engine.native import library
-from localllm.errors import EngineError
+from localllm.errors import EngineError, UsageError
 
 
 class Vocab:
@@ -44,7 +44,13 @@ class Vocab:
         return tokens
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
-        """The bytes of one token, which may be a part of a character; control tokens are empty unless `special`."""
+        """The bytes of one token, which may be a part of a character; control tokens are empty unless `special`.
+
+        Raises UsageError for an id that the vocabulary does not have: llama.cpp would end the process.
+        """
+        if not 0 <= token < self.size:
+            message = f"{token} is no token of this model, which has {self.size}."
+            raise UsageError(message, f"Token ids go from 0 to {self.size - 1}.")
         n = self._llama.llama_token_to_piece(self.pointer, token, self._buffer, len(self._buffer), 0, special)
         if n < 0:
             self._buffer = ctypes.create_string_buffer(-n)

@@ -18,14 +18,11 @@ from typing import Any, ClassVar
 from localllm.engine.base import Failed, Finished, ModelInfo, Request, StepEvent
 from localllm.engine.worker_link import DiedError, Link
 from localllm.engine.worker_messages import (
-    Answer,
-    Call,
     Cancel,
     Detokenize,
     EncodeChat,
     Happened,
     Open,
-    Refusal,
     SetAdapters,
     Submit,
     Tokenize,
@@ -67,7 +64,7 @@ class WorkerEngine:
         self._pending: dict[int, _Pending] = {}  # by our numbers, oldest first
         self._ours: dict[int, int] = {}  # our numbers by the child's
         self._events: deque[StepEvent] = deque()
-        self._calls = self._requests = self._crashes = 0
+        self._requests = self._crashes = 0
         self._died_of = ""
         self._closed = False
 
@@ -153,21 +150,9 @@ class WorkerEngine:
             self._bury("")  # before it was asked
         link = self._ready()
         try:
-            return self._exchange(link, body)
+            return link.ask(body, self._take)
         except DiedError:
             raise self._bury(doing) from None
-
-    def _exchange(self, link: Link, body: Any) -> Any:
-        self._calls += 1
-        link.send(Call(self._calls, body))
-        while True:
-            message = link.receive(None)
-            if isinstance(message, Happened):
-                self._take(message)
-            elif isinstance(message, Answer) and message.number == self._calls:
-                return message.value
-            elif isinstance(message, Refusal) and message.number in (0, self._calls):
-                raise message.error()
 
     def _ready(self) -> Link:
         """A child with the model loaded, and what waits submitted. Raises LocalLLMError."""
@@ -183,10 +168,10 @@ class WorkerEngine:
         self._link = Link(*self.child)
         doing = f"loaded {self._path.name}"
         try:
-            self._info = self._exchange(self._link, Open(self._path, self._options))
+            self._info = self._link.ask(Open(self._path, self._options), self._take)
             if self._adapters:
                 doing = "attached an adapter"
-                self._exchange(self._link, SetAdapters(self._adapters))
+                self._link.ask(SetAdapters(self._adapters), self._take)
             doing = "took a request in"
             for request_id, pending in list(self._pending.items()):
                 self._submit_again(request_id, pending)
@@ -205,7 +190,7 @@ class WorkerEngine:
             left = request.timeout - (time.monotonic() - pending.submitted)
             request = replace(request, timeout=max(0.0, left))
         try:
-            theirs = self._exchange(self._link, Submit(request))
+            theirs = self._link.ask(Submit(request), self._take)
         except DiedError:
             pending.begun = True  # so that it is not what kills the next child
             raise

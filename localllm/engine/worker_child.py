@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from localllm.engine import wire
 from localllm.engine.base import Engine, Failed, Finished, StepEvent, TextDelta
@@ -22,10 +22,13 @@ from localllm.engine.worker_messages import (
     Call,
     Cancel,
     Detokenize,
+    Embed,
+    Embedded,
     EncodeChat,
     FromChild,
     Happened,
     Open,
+    OpenEmbedder,
     Refusal,
     SetAdapters,
     Submit,
@@ -33,6 +36,9 @@ from localllm.engine.worker_messages import (
     Tokenize,
 )
 from localllm.errors import EngineError, LocalLLMError
+
+if TYPE_CHECKING:
+    from localllm.engine.embedding import Embedder
 
 FLUSH_SECONDS = 0.004
 """Fast tokens are sent together: a message for each would cost a small model some of its speed."""
@@ -45,6 +51,7 @@ class Child:
         self._out = out
         self.calls: queue.SimpleQueue[Call | bytes] = queue.SimpleQueue()
         self.engine: Engine | None = None
+        self._embedder: Embedder | None = None
         self._active: dict[int, bool] = {}  # requests that have not finished, oldest first, and whether they write yet
         self._cancelled: set[int] = set()
         self._events: list[StepEvent] = []
@@ -90,6 +97,11 @@ class Child:
         if isinstance(body, Open):
             self.engine = _open(body)
             return self.engine.info
+        if isinstance(body, OpenEmbedder):
+            self._embedder = _open_embedder(body)
+            return None
+        if isinstance(body, Embed):
+            return self._embed(body.text)
         engine = self._opened()
         match body:
             case Tokenize(text, add_special, parse_special):
@@ -106,6 +118,12 @@ class Child:
                 request_id = engine.submit(request)
                 self._active[request_id] = False
                 return request_id
+
+    def _embed(self, text: str | tuple[int, ...]) -> Embedded:
+        if self._embedder is None:
+            raise EngineError("The engine has no model for embeddings yet.")
+        tokens = self._embedder.tokenize(text) if isinstance(text, str) else text
+        return Embedded(tuple(self._embedder.embed(tokens).tolist()), len(tokens))
 
     def _opened(self) -> Engine:
         if self.engine is None:
@@ -167,11 +185,23 @@ class Child:
 
 def _open(body: Open) -> Engine:
     from localllm.engine.llama import LlamaEngine
+
+    _pass_on_complaints()
+    return LlamaEngine.open(body.path, **body.options)
+
+
+def _open_embedder(body: OpenEmbedder) -> Embedder:
+    from localllm.engine.embedding import Embedder
+
+    _pass_on_complaints()
+    return Embedder.open(body.path, adapters=body.adapters, **body.options)
+
+
+def _pass_on_complaints() -> None:
+    """What llama.cpp says goes into the file that is looked at after a crash."""
     from localllm.engine.native import pass_on_complaints
 
-    # Into the file that is looked at after a crash.
     pass_on_complaints(lambda line: sys.stderr.write(f"{line}\n"))
-    return LlamaEngine.open(body.path, **body.options)
 
 
 def _unexpected(error: Exception) -> EngineError:

@@ -9,10 +9,12 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 from localllm import children
 from localllm.engine import wire
-from localllm.engine.worker_messages import FromChild, ToChild
+from localllm.engine.worker_messages import Answer, Call, FromChild, Happened, Refusal, ToChild
 from localllm.errors import EngineCrashedError
 from localllm.sanitize import sanitize_line
 
@@ -38,6 +40,7 @@ class Link:
         self._pipes = (self._child.stdin, self._child.stdout)
         self._sending = threading.Lock()
         self._closed = False
+        self._calls = 0
         self._in, self._out = (pipe.fileno() for pipe in self._pipes)
         self._poll = select.poll()
         self._poll.register(self._out, select.POLLIN)
@@ -75,6 +78,23 @@ class Link:
             except ValueError:
                 continue
             return message
+
+    def ask(self, body: Any, happened: Callable[[Happened], None] | None = None) -> Any:
+        """Have the child do something and wait for its answer; what happens meanwhile is passed on.
+
+        Raises DiedError, and the LocalLLMError that the child refuses with.
+        """
+        self._calls += 1
+        self.send(Call(self._calls, body))
+        while True:
+            message = self.receive(None)
+            if isinstance(message, Happened):
+                if happened is not None:
+                    happened(message)
+            elif isinstance(message, Answer) and message.number == self._calls:
+                return message.value
+            elif isinstance(message, Refusal) and message.number in (0, self._calls):
+                raise message.error()
 
     def is_over(self) -> bool:
         """Whether the child has ended."""

@@ -52,11 +52,33 @@ class Submit:
 
 
 @dataclass(frozen=True)
+class OpenEmbedder:
+    """Load a model for embeddings instead, with the arguments of Embedder.open. Answered with nothing; comes first."""
+
+    path: Path
+    options: dict[str, Any]
+    adapters: tuple[tuple[Path, float], ...]
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Answered with Embedded."""
+
+    text: str | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    vector: tuple[float, ...]
+    n_tokens: int
+
+
+@dataclass(frozen=True)
 class Call:
     """Something to do, answered with the same number: calls in their order, between two steps of the engine."""
 
     number: int
-    body: Open | Tokenize | Detokenize | EncodeChat | SetAdapters | Submit
+    body: Open | Tokenize | Detokenize | EncodeChat | SetAdapters | Submit | OpenEmbedder | Embed
 
 
 @dataclass(frozen=True)
@@ -72,7 +94,7 @@ ToChild = Call | Cancel
 @dataclass(frozen=True)
 class Answer:
     number: int
-    value: ModelInfo | tuple[int, ...] | int | str | None
+    value: ModelInfo | Embedded | tuple[int, ...] | int | str | None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Answers from a model on this machine: chats side by side in a child process, embeddings one text at a time."""
+"""Answers from a model on this machine: chats side by side, embeddings one text at a time, each in a child process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from localllm.tasks.batch_bodies import BadBodyError
 from localllm.tasks.opening import adapter_for, open_model
 
 if TYPE_CHECKING:
-    from localllm.engine.embedding import Embedder
+    from localllm.engine.worker_embedding import WorkerEmbedder
 
 _MAX_CRASHES = 3
 """In a row, while requests were handed over: then it is not they that the engine dies of."""
@@ -44,12 +44,12 @@ class LocalAnswerer:
         name: str,
         settings: dict[str, Any],
         open_engine: Callable[[], Engine],
-        open_embedder: Callable[[], Embedder],
+        open_embedder: Callable[[], WorkerEmbedder],
     ) -> None:
         self.name, self.settings = name, settings
         self._open_engine, self._open_embedder = open_engine, open_embedder
         self._engine: Engine | None = None
-        self._embedder: Embedder | None = None
+        self._embedder: WorkerEmbedder | None = None
         self._crashes = 0
 
     def answer(
@@ -95,9 +95,12 @@ class LocalAnswerer:
             self._engine = self._engine or self._open_engine()
         try:
             if question.url == EMBEDDINGS:
-                return self._embed(question)
-            running[self._submit(question)] = _Running(question)
+                reply = self._embed(question)
+            else:
+                reply = None
+                running[self._submit(question)] = _Running(question)
             self._crashes = 0
+            return reply
         except BadBodyError as error:
             return _refused("invalid_request", str(error))
         except LocalLLMError as error:
@@ -106,7 +109,6 @@ class LocalAnswerer:
                 if self._crashes > _MAX_CRASHES:
                     raise
             return _refused(_code(error), str(error))
-        return None
 
     def _submit(self, question: Question) -> int:
         assert self._engine is not None
@@ -161,11 +163,10 @@ class LocalAnswerer:
         wanted = batch_bodies.texts(question.body)
         data, tokens = [], 0
         for index, text in enumerate(wanted.inputs):
-            ids = self._embedder.tokenize(text) if isinstance(text, str) else text
-            vector = self._embedder.embed(ids)
+            vector, n_tokens = self._embedder.embed(text)
             written = base64.b64encode(vector.astype("<f4").tobytes()).decode() if wanted.base64 else vector.tolist()
             data.append({"object": "embedding", "index": index, "embedding": written})
-            tokens += len(ids)
+            tokens += n_tokens
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return Reply(200, {"object": "list", "data": data, "model": self.name, "usage": usage})
 
@@ -191,10 +192,10 @@ def local_answerer(
         options = {"n_ctx": n_ctx, "n_threads": n_threads, "template": template}
         return open_model(registry, model, adapter, n_slots=n_slots, worker=True, **options).engine  # type: ignore[arg-type]
 
-    def open_embedder() -> Embedder:
-        from localllm.engine.embedding import Embedder
+    def open_embedder() -> WorkerEmbedder:
+        from localllm.engine.worker_embedding import WorkerEmbedder
 
-        return Embedder.open(found.path, n_ctx, n_threads, [(attached.path, attached.scale)] if attached else [])
+        return WorkerEmbedder.open(found.path, n_ctx, n_threads, [(attached.path, attached.scale)] if attached else [])
 
     settings = {
         "model_sha256": registry.sha256(found.path),

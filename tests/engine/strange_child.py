@@ -7,13 +7,25 @@ import sys
 import time
 from typing import Any
 
-from localllm.engine import llama, worker_child
+from localllm.engine import llama, vocab, worker_child
 from localllm.weights import checks
 
 
 def unchecked() -> None:
     """Vocabularies reach llama.cpp as they are."""
     checks.check_vocabulary = lambda *_: None  # type: ignore[assignment]
+
+
+def careless() -> None:
+    """Token ids reach llama.cpp as they are."""
+    piece = vocab.Vocab.piece
+
+    def unchecked(self: vocab.Vocab, token: int, *, special: bool = False) -> Any:
+        if token < self.size:
+            return piece(self, token, special=special)
+        return self._llama.llama_token_to_piece(self.pointer, token, self._buffer, 512, 0, special)
+
+    vocab.Vocab.piece = unchecked  # type: ignore[method-assign]
 
 
 def noisy() -> None:
@@ -50,6 +62,19 @@ def dying() -> None:
     llama.LlamaEngine.open = die  # type: ignore[method-assign]
 
 
+def dying_of_a_text() -> None:
+    """Turning the text "deadly" into tokens kills it."""
+    tokenize = vocab.Vocab.tokenize
+
+    def die(self: vocab.Vocab, text: str, **options: Any) -> list[int]:
+        if text == "deadly":
+            os.write(2, b"ggml.c:99: GGML_ASSERT(true) failed\n")
+            os.abort()
+        return tokenize(self, text, **options)
+
+    vocab.Vocab.tokenize = die  # type: ignore[method-assign]
+
+
 def slow() -> None:
     """A step takes so long that a test cannot come too late to disturb it."""
     step = llama.LlamaEngine.step
@@ -62,5 +87,6 @@ def slow() -> None:
 
 
 if __name__ == "__main__":
-    {"unchecked": unchecked, "noisy": noisy, "flooding": flooding, "dying": dying, "slow": slow}[sys.argv[1]]()
+    changes = (unchecked, careless, noisy, flooding, dying, dying_of_a_text, slow)
+    {change.__name__: change for change in changes}[sys.argv[1]]()
     worker_child.main()

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from localllm.engine.embedding import Embedder
-from localllm.errors import AdapterError, ContextOverflowError, UnsupportedModelError, UsageError
+from localllm.engine.worker_embedding import WorkerEmbedder
+from localllm.errors import AdapterError, ContextOverflowError, EngineCrashedError, UnsupportedModelError, UsageError
 from localllm.tune.load import load_model
 from localllm.tune.loss import hidden_states
 from localllm.weights.entries import Typed
@@ -114,3 +115,38 @@ def test_the_built_in_model_tells_texts_apart(guide_path: Path) -> None:
     finally:
         embedder.close()
     assert float(one @ same) > float(one @ other) + 0.05
+
+
+class Dying(WorkerEmbedder):
+    child = ("tests.engine.strange_child", "dying_of_a_text")
+
+
+def test_a_child_process_gives_the_same_vectors_and_refuses_the_same(embedder: Embedder, floats: GGUFFile) -> None:
+    worker = WorkerEmbedder.open(floats.path, 1024, 1)
+    text = "Größe 日本語 <s>"
+    try:
+        vector, n_tokens = worker.embed(text)
+        assert np.array_equal(vector, embedder.embed(embedder.tokenize(text)))
+        assert n_tokens == len(embedder.tokenize(text))
+        assert np.array_equal(worker.embed(TOKENS[:700])[0], embedder.embed(TOKENS[:700]))
+        with pytest.raises(ContextOverflowError, match="1 too many") as caught:
+            worker.embed([5] * 1025)
+        assert (caught.value.needed, caught.value.available) == (1025, 1024)
+        with pytest.raises(UsageError, match="no token for"):
+            worker.embed([10**6])
+    finally:
+        worker.close()
+    with pytest.raises(AdapterError):
+        WorkerEmbedder.open(floats.path, adapters=[(fixture("qwen2"), 1.0)])
+
+
+def test_a_crash_costs_one_text(floats: GGUFFile) -> None:
+    worker = Dying.open(floats.path, 1024, 1)
+    try:
+        before, _ = worker.embed(TOKENS[:9])
+        with pytest.raises(EngineCrashedError, match=r"\(SIGABRT\) while it read a text: ggml\.c:99"):
+            worker.embed("deadly")
+        assert worker.pid is None
+        assert np.array_equal(worker.embed(TOKENS[:9])[0], before)
+    finally:
+        worker.close()

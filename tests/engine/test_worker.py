@@ -54,6 +54,10 @@ class Unchecked(WorkerEngine):
     child = ("tests.engine.strange_child", "unchecked")
 
 
+class Careless(WorkerEngine):
+    child = ("tests.engine.strange_child", "careless")
+
+
 class Noisy(WorkerEngine):
     child = ("tests.engine.strange_child", "noisy")
 
@@ -250,7 +254,7 @@ def test_a_vocabulary_that_aborts_llama_cpp(stories: Path, tmp_path: Path) -> No
 
 
 def test_after_some_crashes_it_stays_down(guide_path: Path) -> None:
-    engine = WorkerEngine.open(guide_path, n_ctx=64, n_threads=1)
+    engine = Careless.open(guide_path, n_ctx=64, n_threads=1)
     for _ in range(MAX_CRASHES + 1):
         with pytest.raises(EngineCrashedError, match=r"\(SIGABRT\) while it turned tokens into text: .*range"):
             engine.detokenize([NO_TOKEN])  # llama.cpp looks it up in a vector without a look at its size
@@ -259,12 +263,22 @@ def test_after_some_crashes_it_stays_down(guide_path: Path) -> None:
     engine.close()
 
 
-def test_a_finished_answer_begins_the_count_anew(engine: WorkerEngine) -> None:
+def test_a_finished_answer_begins_the_count_anew(guide_path: Path) -> None:
+    engine = Careless.open(guide_path, n_ctx=64, n_threads=1)
     with pytest.raises(EngineCrashedError):
         engine.detokenize([NO_TOKEN])
     assert engine._crashes > 0
     assert answer(engine, "One")[1].reason in ("stop", "length")
     assert engine._crashes == 0
+    engine.close()
+
+
+@pytest.mark.parametrize("token", [NO_TOKEN, -1])
+def test_an_id_without_a_token_is_refused_and_kills_nothing(engine: WorkerEngine, token: int) -> None:
+    before = engine.pid
+    with pytest.raises(UsageError, match=f"{token} is no token of this model"):
+        engine.detokenize([5, token])
+    assert engine.pid == before
 
 
 def test_a_child_that_dies_loading(guide_path: Path) -> None:

@@ -19,6 +19,7 @@ from localllm.engine.embedding import Embedder
 from localllm.engine.fake import FakeEngine
 from localllm.engine.llama import LlamaEngine
 from localllm.engine.worker import WorkerEngine
+from localllm.engine.worker_embedding import WorkerEmbedder
 from localllm.errors import CancelledError, DataError, EngineCrashedError, StorageError, UsageError
 from localllm.paths import Home
 from localllm.store.registry import Registry
@@ -52,7 +53,7 @@ def content(row: Row) -> str:
     return str(row["response"]["body"]["choices"][0]["message"]["content"])
 
 
-def no_embedder() -> Embedder:
+def no_embedder() -> WorkerEmbedder:
     raise AssertionError("nothing is to be embedded")
 
 
@@ -274,6 +275,28 @@ def test_a_crash_costs_what_is_on_its_way_and_a_retry_mends_it(tmp_path: Path, r
     assert all(row["error"]["code"] == "engine_error" for row in failed)
     assert run(scripted(engine), retry_failed=True)[2].failed == 0
     engine.close()
+
+
+class Deadly(WorkerEmbedder):
+    child = ("tests.engine.strange_child", "dying_of_a_text")
+
+
+def test_a_text_that_kills_the_embedding_costs_itself(tmp_path: Path, run: Any, guide_path: Path) -> None:
+    """Crashes with answers in between are not counted together; those in a row end the run."""
+    texts = ["a", "deadly", "b", "deadly", "deadly", "c", "deadly", "d"]
+    write(tmp_path / "in.jsonl", *(embed(f"r{i}", text) for i, text in enumerate(texts)))
+    deadly = LocalAnswerer("fake", {}, shouting, lambda: Deadly.open(guide_path, 64, 1))
+    _, _, done = run(deadly)
+    found = rows(tmp_path / "out.jsonl")
+    assert [bool(found[f"r{i}"]["error"]) for i in range(8)] == [text == "deadly" for text in texts]
+    assert found["r1"]["error"]["code"] == "engine_error"
+    assert "GGML_ASSERT" in found["r1"]["error"]["message"]
+    assert done.failed == 4
+    write(tmp_path / "in.jsonl", *(embed(f"s{i}", "deadly") for i in range(8)))
+    with pytest.raises(EngineCrashedError):
+        run(deadly)
+    assert len(rows(tmp_path / "out.jsonl")) == 8 + 3
+    deadly.close()
 
 
 def test_a_held_output_is_refused(tmp_path: Path, run: Any) -> None:
