@@ -67,6 +67,14 @@ def open_model(
     return Opened(engine, found, attached)
 
 
+def open_vocabulary(registry: Registry, model: str) -> tuple[str, Engine]:
+    """A model's name and its tokenizer alone, in a child process. Raises ModelError and EngineError."""
+    from localllm.engine.worker import WorkerEngine
+
+    found = registry.model(model)
+    return found.name, WorkerEngine.open(found.path, vocab_only=True)
+
+
 def _load(worker: bool, path: Path, n_ctx: int | None, n_threads: int | None, **options: Any) -> Engine:
     """Only the one that is wanted is imported: a worker's parent does without llama.cpp."""
     if worker:

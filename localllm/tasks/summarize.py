@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from localllm.data.documents import Document, Found, Skipped, Unreadable, find, read
-from localllm.engine.base import Engine, Request, stream
-from localllm.errors import EngineCrashedError, GrammarError, StorageError, UsageError
+from localllm.errors import StorageError, UsageError
 from localllm.tasks.results import Results
 from localllm.tasks.summary_journal import Journal
-from localllm.tasks.summary_limits import encode, limits_for
+from localllm.tasks.summary_limits import limits_for
 from localllm.tasks.summary_plan import Planner, Strategy
 from localllm.tasks.summary_prompts import Prompts, Wish
 from localllm.tasks.summary_rows import Format, entry_key, entry_of, format_of, rows_path, write_as
 from localllm.tasks.summary_run import DocumentDone, PartDone, Pipeline, Progressed
 from localllm.tasks.summary_totals import Totals
+from localllm.tasks.summary_writer import Writer
 from localllm.types import Sampling
 
 VERSION = 2
@@ -34,12 +34,15 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class SummarizeRequest:
-    """What to summarize and how. The hashes name the exact model and adapter, and decide what is done already."""
+    """What to summarize and how. The hashes name the exact model and adapter, and decide what is done already; of a
+    model that a server has only its name is known."""
 
     paths: tuple[Path, ...]
     out: Path | None
     model: str
-    model_sha256: str
+    model_sha256: str | None
+    endpoint: str | None = None
+    """Address of the server that has the model."""
     adapter: str | None = None
     adapter_sha256: str | None = None
     adapter_scale: float = 1.0
@@ -91,19 +94,19 @@ SummarizeEvent = Started | PartDone | Progressed | DocumentDone | Done
 
 
 def summarize(
-    request: SummarizeRequest, engine: Engine, cancel: threading.Event | None = None
+    request: SummarizeRequest, writer: Writer, cancel: threading.Event | None = None
 ) -> Iterator[SummarizeEvent]:
-    """Summarize documents, as many side by side as the engine has slots for.
+    """Summarize documents, as many side by side as there are slots for.
 
     What goes wrong with one document is a row with `error`; the others go on. Raises UsageError, GrammarError and
-    StorageError before any is read; later StorageError when the disk is full, EngineCrashedError when the engine dies
-    again and again, and CancelledError when stopped. What is done by then is kept.
+    StorageError before any is read; later StorageError when the disk is full, EngineError when the engine dies again
+    and again or the server is gone, and CancelledError when stopped. What is done by then is kept.
     """
     cancel = cancel or threading.Event()
     found = [item for item in find(request.paths) if not isinstance(item, Skipped)]
     if not found:
         raise UsageError("There is nothing to summarize: no readable documents were found.", "Name files or folders.")
-    planner, settings = _planner(request, engine)
+    planner, settings = _planner(request, writer)
     with ExitStack() as stack:
         results = _open_results(request, settings, stack)
         journal = Journal(results.path.with_name(f"{results.path.name}.journal") if results else None)
@@ -111,7 +114,7 @@ def summarize(
         source = _Source(request, found, results, settings, cancel)
         yield Started(len(found), len(results.found) if results else 0)
         pipeline = Pipeline(
-            engine, planner, iter(source), _origin(request, settings), journal=journal, results=results,
+            writer, planner, iter(source), _origin(request, settings), journal=journal, results=results,
             totals=source.totals, timeout=request.timeout, cancel=cancel,
         )  # fmt: skip
         try:
@@ -128,31 +131,17 @@ def summarize(
     yield _done(source.totals)
 
 
-def _planner(request: SummarizeRequest, engine: Engine) -> tuple[Planner, str]:
+def _planner(request: SummarizeRequest, writer: Writer) -> tuple[Planner, str]:
     """What makes the plans, and a digest of all that decides what a summary says but the documents."""
     prompts = Prompts(request.wish)
     sampling = replace(request.sampling, json_schema=request.wish.schema or request.sampling.json_schema)
-    limits = limits_for(engine, prompts, sampling, request.part_tokens, request.overlap, request.strategy)
-    _check_grammar(engine, limits.final)
-    files = [request.model_sha256, request.adapter_sha256, request.adapter_scale if request.adapter_sha256 else None]
+    limits = limits_for(writer, prompts, sampling, request.part_tokens, request.overlap, request.strategy)
+    writer.check(limits.final)
+    model = request.model_sha256 or [request.endpoint, request.model]
+    files = [model, request.adapter_sha256, request.adapter_scale if request.adapter_sha256 else None]
     facts = [VERSION, *files, request.strategy, request.field, repr(request.wish), repr(limits)]
     settings = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-    def count(text: str) -> int:
-        return len(engine.tokenize(text, add_special=False, parse_special=False))
-
-    return Planner(prompts, request.strategy, limits, count), settings
-
-
-def _check_grammar(engine: Engine, sampling: Sampling) -> None:
-    """Raises GrammarError for a grammar or schema that llama.cpp cannot compile, or that it dies of."""
-    if sampling.json_schema is None and sampling.grammar is None:
-        return
-    try:
-        for _ in stream(engine, Request(tuple(encode(engine, "?")), replace(sampling, max_tokens=1))):
-            pass
-    except EngineCrashedError as error:
-        raise GrammarError(f"llama.cpp cannot compile the schema: {error.message}", "Use a simpler schema.") from error
+    return Planner(prompts, request.strategy, limits, writer.count), settings
 
 
 def _open_results(request: SummarizeRequest, settings: str, stack: ExitStack) -> Results | None:
@@ -187,6 +176,7 @@ def _publish(request: SummarizeRequest, results: Results | None) -> None:
 def _origin(request: SummarizeRequest, settings: str) -> dict[str, Any]:
     return {
         "model": request.model,
+        **({"endpoint": request.endpoint} if request.endpoint else {}),
         "model_sha256": request.model_sha256,
         "adapter": request.adapter,
         "adapter_sha256": request.adapter_sha256,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from localllm.errors import LocalLLMError
+from localllm.tasks.endpoint_client import UnreachableError
 from localllm.tasks.summary_plan import Answer, Plan, Step
 from localllm.tasks.summary_rows import add_costs, add_summary
 
@@ -52,7 +53,7 @@ class OpenDocument:
     def take(self) -> tuple[int, Step] | None:
         """The next step that can be asked now, with its number in the level; None where answers are waited for.
 
-        What fails in making it makes the document fail.
+        What fails in making it makes the document fail. Raises UnreachableError where a server that counts is gone.
         """
         while not self.finished:
             if (step := self._next) is not None:
@@ -97,6 +98,8 @@ class OpenDocument:
         except StopIteration as end:  # of the plan
             add_summary(self.row, end.value)
             self._end()
+        except UnreachableError:  # in counting tokens; no document is to blame
+            raise
         except LocalLLMError as error:
             self.fail(error)
 

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from localllm.engine.base import Engine
 from localllm.errors import UsageError
 from localllm.tasks.summary_plan import Limits, Strategy
 from localllm.tasks.summary_prompts import PART_TOKENS, Prompts
-from localllm.types import Message, Sampling
+from localllm.tasks.summary_writer import Writer
+from localllm.types import Sampling
 
 _SMALLEST_PART = 48  # tokens; below this a summary is as long as what it sums up
 _SPARE = 8  # tokens may join differently at the borders of the text
 
 
 def limits_for(
-    engine: Engine, prompts: Prompts, sampling: Sampling, part_tokens: int | None, overlap: int, strategy: Strategy
+    writer: Writer, prompts: Prompts, sampling: Sampling, part_tokens: int | None, overlap: int, strategy: Strategy
 ) -> Limits:
     """Room for text beside the longest instruction and the answer; two summaries always fit one prompt.
 
     Raises UsageError where next to nothing is left, TemplateError for a model without a chat template.
     """
-    n_ctx = engine.info.n_ctx
-    room = n_ctx - _longest_frame(engine, prompts) - _SPARE
+    n_ctx = writer.n_ctx
+    room = n_ctx - _longest_frame(writer, prompts) - _SPARE
     part = min(sampling.max_tokens or PART_TOKENS, max(room, 0) // 4)
     final = min(sampling.max_tokens or prompts.wish.max_tokens(), max(room, 0) // 4)
     text = min(room - max(part, final), part_tokens or room)
@@ -40,14 +40,9 @@ def limits_for(
     return Limits(text, refine, overlap, free, replace(sampling, max_tokens=max(8, final)))
 
 
-def encode(engine: Engine, prompt: str) -> list[int]:
-    """Token ids of a prompt as the user's turn."""
-    return engine.encode_chat([Message("user", prompt)])
-
-
-def _longest_frame(engine: Engine, prompts: Prompts) -> int:
+def _longest_frame(writer: Writer, prompts: Prompts) -> int:
     """Tokens of the longest prompt when no text is in it."""
     empty = [prompts.text("", final=final) for final in (False, True)]
     empty += [prompts.combine([], final=final) for final in (False, True)]
     empty += [prompts.refine("", "", final=final) for final in (False, True)]
-    return max(len(encode(engine, prompt)) for prompt in empty)
+    return max(writer.count_prompt(prompt) for prompt in empty)

@@ -1,4 +1,4 @@
-"""The loop between documents and engine: slots kept full across documents, rows given out in the documents' order."""
+"""The loop between documents and model: slots kept full across documents, rows given out in the documents' order."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from localllm.data.documents import Document, Unreadable
-from localllm.engine.base import Engine, Failed, Finished, Request, StepEvent, TextDelta
+from localllm.engine.base import Failed, Finished, StepEvent, TextDelta
 from localllm.errors import CancelledError, EngineCrashedError, EngineError, LocalLLMError
 from localllm.tasks.results import Results
 from localllm.tasks.summary_document import OpenDocument
 from localllm.tasks.summary_journal import Journal, step_key
-from localllm.tasks.summary_limits import encode
 from localllm.tasks.summary_plan import Answer, Planner, Step
 from localllm.tasks.summary_rows import new_row
 from localllm.tasks.summary_totals import Totals
+from localllm.tasks.summary_writer import Writer
 
 AHEAD = 4
 """Documents that may be open, for each slot: finished ones wait there for those before them."""
@@ -68,7 +68,7 @@ class DocumentDone:
 
 @dataclass(eq=False)
 class _Flight:
-    """A step that the engine is at."""
+    """A step that is being answered."""
 
     document: OpenDocument
     number: int
@@ -84,7 +84,7 @@ class Pipeline:
 
     def __init__(
         self,
-        engine: Engine,
+        writer: Writer,
         planner: Planner,
         documents: Iterator[Document | Unreadable],
         origin: dict[str, Any],
@@ -95,7 +95,7 @@ class Pipeline:
         timeout: float | None,
         cancel: threading.Event,
     ) -> None:
-        self._engine, self._planner, self._documents, self._origin = engine, planner, documents, origin
+        self._writer, self._planner, self._documents, self._origin = writer, planner, documents, origin
         self._journal, self._results, self._totals = journal, results, totals
         self._timeout, self._cancel = timeout, cancel
         self._open: deque[OpenDocument] = deque()  # in their order
@@ -108,21 +108,21 @@ class Pipeline:
         """Answers for documents that came to nothing, for when they are tried again."""
 
     def run(self) -> Iterator[PartDone | DocumentDone | Progressed]:
-        """To the end. Raises CancelledError, StorageError, and EngineCrashedError when there is no engine any more."""
+        """To the end. Raises CancelledError, StorageError, and EngineError when there is no model any more."""
         try:
             while self._more or self._open:
                 if self._cancel.is_set():
                     raise self._stopped()
                 self._fill()
                 yield from self._written()
-                for event in self._engine.step() if self._running else ():
+                for event in self._writer.step() if self._running else ():
                     yield from self._take(event)
                 yield from self._progress()
         finally:
             for request_id in self._running:
-                self._engine.cancel(request_id)
+                self._writer.cancel(request_id)
             if self._running:
-                self._engine.step()
+                self._writer.step()
 
     def _progress(self) -> Iterator[Progressed]:
         t = self._totals
@@ -138,15 +138,15 @@ class Pipeline:
         hint = _HINT if self._results else "Name a file with --out to be able to go on."
         return CancelledError(f"Stopped: {done} of {max(done, t.files)} documents are done.", hint)
 
-    # Into the engine
+    # To the model
 
     def _fill(self) -> None:
-        """Give the engine as much as it has slots for, and some to follow at once."""
+        """Ask for as much as there are slots for, and some to follow at once."""
         if self._again:  # what failed in company is tried alone, so that it takes nothing with it
             if not self._running:
                 self._submit(self._again.popleft())
             return
-        while len(self._running) < 2 * self._engine.info.n_slots and not self._again:
+        while len(self._running) < 2 * self._writer.n_slots and not self._again:
             if (flight := self._next()) is None:
                 return
             self._submit(flight)
@@ -170,7 +170,7 @@ class Pipeline:
     def _admit(self) -> bool:
         """Open another document, if there is one and room for it."""
         waiting = sum(document.row["characters"] for document in self._open)
-        if len(self._open) >= AHEAD * self._engine.info.n_slots or waiting > AHEAD_CHARACTERS:
+        if len(self._open) >= AHEAD * self._writer.n_slots or waiting > AHEAD_CHARACTERS:
             return False
         item = next(self._documents, None)
         if item is None:
@@ -189,8 +189,7 @@ class Pipeline:
             document.deadline = now + self._timeout
         left = None if document.deadline is None else max(0.0, document.deadline - now)
         try:
-            prompt = tuple(encode(self._engine, flight.step.prompt))
-            request_id = self._engine.submit(Request(prompt, flight.step.sampling, timeout=left))
+            request_id = self._writer.submit(flight.step.prompt, flight.step.sampling, left)
         except EngineCrashedError as error:
             self._failed(flight, error)
         except LocalLLMError as error:
@@ -198,7 +197,7 @@ class Pipeline:
         else:
             self._running[request_id] = flight
 
-    # Out of the engine
+    # From the model
 
     def _take(self, event: StepEvent) -> Iterator[PartDone]:
         flight = self._running.get(event.request_id)
@@ -233,7 +232,7 @@ class Pipeline:
         """Once is no proof: the engine may have died of another request."""
         if flight.document.finished:
             return
-        if not flight.alone:
+        if self._writer.entangled and not flight.alone:
             flight.alone, flight.text = True, []
             self._again.append(flight)
             return
@@ -246,7 +245,7 @@ class Pipeline:
         document.fail(error)
         for request_id, flight in self._running.items():
             if flight.document is document:
-                self._engine.cancel(request_id)
+                self._writer.cancel(request_id)
 
     def _written(self) -> Iterator[DocumentDone]:
         """The rows of finished documents that no other comes before."""

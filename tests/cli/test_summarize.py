@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.cli.helpers import fails, run
+from tests.tasks.summary_server import serving
+from tests.tasks.test_answer_endpoint import KEY
 
 NOTE = "The bakery on Mill Street closes in May. Its owner, Ada Brandt, retires after forty years."
 
@@ -81,3 +85,29 @@ def test_what_cannot_work_is_one_clear_line(tmp_path: Path) -> None:
     fails(run("summarize", tmp_path / "a.txt", "--slots", "0"), 2, "--slots must be above 0")
     (tmp_path / "empty").mkdir()
     fails(run("summarize", tmp_path / "empty"), 2, "nothing to summarize")
+
+
+def test_a_server_may_write_the_summaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    (tmp_path / "a.txt").write_text(f"{NOTE}\n\n" * 20)
+    out = tmp_path / "out.jsonl"
+    with serving(lambda prompt: prompt[40:90]) as server:
+        command = ("summarize", tmp_path / "a.txt", "--out", out, "--endpoint", server.url)
+        first = run(*command)
+        assert (first.code, first.out) == (0, "")
+        assert "answers with chars, in a context of 600 tokens" in first.err
+        assert KEY not in first.err + out.read_text()
+        before = out.read_bytes()
+        assert "1 already done" in run(*command).err
+        assert out.read_bytes() == before
+        fails(run(*command, "--ctx", "900"), 2, "--ctx 900 is not possible")
+        server.kind = "plain"
+        fails(run(*command), 2, "does not say how long its context is", "--ctx N")
+        server.n_ctx = 6000  # a token of the built-in model is several of its
+        again = run(*command, "--ctx", "600", "--redo", "--tokenizer", "guide", "--quiet")
+        assert (again.code, again.err) == (0, "")
+        warned = run(*command, "--ctx", "600", "--redo")
+        assert "every byte is taken for one" in warned.err
+        fails(run(*command, "--model", "guide"), 2, "--endpoint-model")
+        fails(run(*command, "--fast"), 2, "--fast is for a model on this machine")
+        fails(run("summarize", tmp_path / "a.txt", "--tokenizer", "guide"), 2, "--tokenizer needs --endpoint")

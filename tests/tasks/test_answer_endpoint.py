@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from localllm.errors import EngineError, UsageError
-from localllm.tasks.answer_endpoint import ATTEMPTS, Endpoint, EndpointAnswerer
+from localllm.tasks.answer_endpoint import EndpointAnswerer
 from localllm.tasks.answerer import CHAT, EMBEDDINGS, Question, Reply
+from localllm.tasks.endpoint_client import ATTEMPTS, Endpoint
 
 KEY = "sk-secret"
 

@@ -16,6 +16,7 @@ from localllm.tasks.results import Results
 from localllm.tasks.summarize import DocumentDone, Done, PartDone, SummarizeRequest, summarize
 from localllm.tasks.summary_prompts import Wish
 from localllm.tasks.summary_rows import entry_of
+from localllm.tasks.summary_writer import EngineWriter
 from localllm.types import Sampling
 from tests.tasks.side_by_side import SideBySide
 
@@ -32,14 +33,14 @@ def rows(path: Path, *, timed: bool = False) -> list[dict[str, Any]]:
 
 
 def run(wanted: SummarizeRequest, engine: SideBySide) -> Done:
-    done = list(summarize(wanted, engine))[-1]
+    done = list(summarize(wanted, EngineWriter(engine)))[-1]
     assert isinstance(done, Done)
     return done
 
 
 def shorten(prompt: str) -> str:
     """An answer that shows what was read: the beginning of the text."""
-    return prompt.split("\n\n", 1)[1].removesuffix("<assistant>")[:60]
+    return prompt.split("\n\n", 1)[-1].removesuffix("<assistant>")[:60]
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_every_paragraph_is_in_exactly_one_part(engine: SideBySide, folder: Path
 
 
 def test_summaries_are_combined_until_one_remains(engine: SideBySide, folder: Path, tmp_path: Path) -> None:
-    events = list(summarize(request(folder / "long.md", out=tmp_path / "o"), engine))
+    events = list(summarize(request(folder / "long.md", out=tmp_path / "o"), EngineWriter(engine)))
     last_round = [e for e in events if isinstance(e, PartDone)][-1]
     assert (last_round.done, last_round.total) == (1, 1)
     (row,) = rows(tmp_path / "o")
@@ -97,7 +98,7 @@ def test_slots_are_filled_across_documents_and_rows_come_in_order(
     engine: SideBySide, many: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "o"
-    events = list(summarize(request(many, out=out), engine))
+    events = list(summarize(request(many, out=out), EngineWriter(engine)))
     parts = [e.source for e in events if isinstance(e, PartDone)]
     assert parts != sorted(parts), "a later document was worked on while an earlier one was not finished"
     names = [Path(row["source"]).stem for row in rows(out)]
@@ -187,7 +188,7 @@ def test_stopping_keeps_rows_and_parts(engine: SideBySide, folder: Path, tmp_pat
     answered: list[str] = []
 
     def until_the_long_one() -> None:
-        for event in summarize(request(folder / "short.txt", folder, out=out), engine, cancel):
+        for event in summarize(request(folder / "short.txt", folder, out=out), EngineWriter(engine), cancel):
             if isinstance(event, PartDone):
                 answered.append(event.text)
                 if len(answered) == 5:
@@ -276,7 +277,7 @@ def test_what_cannot_work_is_said_before_anything_is_read(engine: SideBySide, fo
 def test_the_built_in_model_summarizes_a_story(guide: LlamaEngine, shared: Path, tmp_path: Path) -> None:
     story = shared / "documents/the-verdict.txt"
     out = tmp_path / "out.jsonl"
-    list(summarize(request(story, out=out, part_tokens=480), guide))
+    list(summarize(request(story, out=out, part_tokens=480), EngineWriter(guide)))
     (row,) = rows(out)
     text = story.read_text("utf-8")
     assert row["error"] is None

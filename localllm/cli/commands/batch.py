@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from pathlib import Path
@@ -38,7 +39,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="requests side by side (default: what memory and cores allow; 8 at a server)",
     )
-    endpoint.add(parser)
+    group = endpoint.add(parser)
+    group.add_argument("--timeout", type=float, metavar="S", help="seconds to wait for an answer (default: 600)")
     parser.add_argument("--retry-failed", action="store_true", help="try requests again that failed in an earlier run")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     options.add_json(parser, "print events, one JSON object a line")
@@ -67,7 +69,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _answerer(args: argparse.Namespace) -> Answerer:
-    if server := endpoint.given(args):
+    if args.timeout is not None and not 0 < args.timeout < math.inf:
+        raise UsageError(f"--timeout must be above 0, not {args.timeout:g}.")
+    if args.timeout is not None and args.endpoint is None:
+        raise UsageError("--timeout needs --endpoint.", "Name the server.")
+    local = ("model", "adapter", "ctx", "threads", "template")
+    if server := endpoint.given(args, local, parallel=args.parallel, timeout=args.timeout):
         from localllm.tasks.answer_endpoint import EndpointAnswerer
 
         return EndpointAnswerer(server)

@@ -8,14 +8,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localllm.cli import options
-from localllm.cli.output import cancellable
+from localllm.cli import endpoint, options
+from localllm.cli.output import cancellable, say
 from localllm.errors import UsageError
 
 if TYPE_CHECKING:
+    from localllm.tasks.endpoint_client import Endpoint
     from localllm.tasks.opening import Opened
+    from localllm.tasks.summary_writer import Writer
 
 SOME_FAILED = 3
+_LOCAL = ("model", "adapter", "threads", "fast", "chat_template")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +28,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     _add_wishes(parser.add_argument_group("the summary"))
     _add_work(parser.add_argument_group("the work"))
+    group = endpoint.add(parser)
+    group.add_argument(
+        "--tokenizer",
+        metavar="M",
+        help="a model of this machine that splits text into tokens as the server's does, for a server that cannot "
+        "count them (llama-server and vLLM can)",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress")
     options.add_json(parser, "print events, one JSON object a line")
     options.add_sampling(parser)
@@ -59,28 +69,66 @@ def run(args: argparse.Namespace) -> int:
     sampling = options.sampling(args)
     template = options.read_text(args.template) if args.template else None
     wish = Wish(args.length, args.style, args.focus, args.language, template, sampling.json_schema)
-    setup = options.setup(args)
     from localllm.cli.summarize_view import SummarizeView
-    from localllm.tasks.opening import open_model
     from localllm.tasks.summarize import SummarizeRequest, summarize
 
     printing = None if args.out else args.format or "text"
     with cancellable() as cancel, ExitStack() as stack:
-        opened = open_model(
-            setup.registry, setup.model, setup.adapter, n_ctx=setup.n_ctx, n_threads=setup.n_threads,
-            n_slots=args.slots, template=args.chat_template, worker=True, exact=not args.fast,
-        )  # fmt: skip
-        stack.callback(opened.engine.close)
+        writer, facts = _writer(args, stack)
         request = SummarizeRequest(
             paths=tuple(args.paths), out=args.out, sampling=sampling, wish=wish, strategy=args.strategy,
-            part_tokens=args.part_tokens or opened.model.chunk_tokens, overlap=args.overlap, field=args.field,
-            format=args.format, timeout=args.timeout, retry_failed=args.retry_failed, redo=args.redo,
-            **_names(opened, setup),
+            overlap=args.overlap, field=args.field, format=args.format, timeout=args.timeout,
+            retry_failed=args.retry_failed, redo=args.redo, **facts,
         )  # fmt: skip
         view = stack.enter_context(SummarizeView(json=args.json, quiet=args.quiet, printing=printing))
-        for event in summarize(request, opened.engine, cancel):
+        for event in summarize(request, writer, cancel):
             view.draw(event)
     return SOME_FAILED if view.failed else 0
+
+
+def _writer(args: argparse.Namespace, stack: ExitStack) -> tuple[Writer, dict[str, Any]]:
+    """Who writes the summaries, and what SummarizeRequest is to know of it."""
+    if server := endpoint.given(args, _LOCAL, parallel=args.slots):
+        return _served(args, server, stack)
+    from localllm.tasks.opening import open_model
+    from localllm.tasks.summary_writer import EngineWriter
+
+    setup = options.setup(args)
+    opened = open_model(
+        setup.registry, setup.model, setup.adapter, n_ctx=setup.n_ctx, n_threads=setup.n_threads, n_slots=args.slots,
+        template=args.chat_template, worker=True, exact=not args.fast,
+    )  # fmt: skip
+    stack.callback(opened.engine.close)
+    part_tokens = args.part_tokens or opened.model.chunk_tokens
+    return EngineWriter(opened.engine), {"part_tokens": part_tokens, **_names(opened, setup)}
+
+
+def _served(args: argparse.Namespace, server: Endpoint, stack: ExitStack) -> tuple[Writer, dict[str, Any]]:
+    if args.grammar is not None:
+        raise UsageError("--grammar is for a model on this machine, not for --endpoint.", "Use --schema.")
+    from localllm.tasks.endpoint_client import Client
+    from localllm.tasks.endpoint_served import introduce
+    from localllm.tasks.summary_endpoint import EndpointWriter
+
+    client = Client(server)
+    stack.callback(client.close)
+    served = introduce(client, args.ctx, _vocabulary(args, stack))
+    if not args.quiet:
+        say(f"{server.base} answers with {served.model}, in a context of {served.n_ctx} tokens.")
+        if not served.counted_by:
+            say("It counts no tokens: every byte is taken for one. Name a model with its vocabulary by --tokenizer.")
+    facts = {"part_tokens": args.part_tokens, "model": served.model, "model_sha256": None, "endpoint": server.base}
+    return EndpointWriter(client, served), facts
+
+
+def _vocabulary(args: argparse.Namespace, stack: ExitStack) -> Any:
+    if args.tokenizer is None:
+        return None
+    from localllm.tasks.opening import open_vocabulary
+
+    name, engine = open_vocabulary(options.setup(args).registry, args.tokenizer)
+    stack.callback(engine.close)
+    return name, lambda text: len(engine.tokenize(text, add_special=False, parse_special=False))
 
 
 def _check(args: argparse.Namespace) -> None:
