@@ -96,6 +96,10 @@ class Usage:
     prefill_seconds: float = 0.0
     """From the start of the request to the first token; the time to first token."""
     decode_seconds: float = 0.0
+    drafted_tokens: int = 0
+    """Tokens that were guessed from the text so far, to be checked together."""
+    accepted_tokens: int = 0
+    """Of them, those that were right."""
 
     @property
     def tokens_per_second(self) -> float:

@@ -122,6 +122,11 @@ class LlamaEngine:
             n_slots=self._n_slots,
         )
 
+    @property
+    def computing_seconds(self) -> float:
+        """How long llama.cpp has computed for requests so far; the rest of their time is scheduling and sampling."""
+        return self._scheduler.computing_seconds if self._context is not None else 0.0
+
     # Text and tokens
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:

@@ -96,5 +96,7 @@ class Running:
             load_seconds=load_seconds,
             prefill_seconds=first - (self.started or now),
             decode_seconds=now - first,
+            drafted_tokens=self.lookup.drafted if self.lookup else 0,
+            accepted_tokens=self.lookup.accepted if self.lookup else 0,
         )
         return [*events, Finished(self.request_id, reason, usage)]

@@ -57,6 +57,8 @@ class Scheduler:
         self._group: Group = ()
         self._overtaken = 0
         self._steps = 0
+        self.computing_seconds = 0.0
+        """Spent in the backend's batches, which is all but scheduling and choosing tokens."""
 
     @property
     def busy(self) -> bool:
@@ -185,6 +187,7 @@ class Scheduler:
         self._computing = frozenset(turn.running.request_id for turn in turns)
         if self._cancelled & self._computing:  # a cancel that came before the line above did not interrupt
             self._backend.interrupt(True)
+        started = self._clock()
         try:
             return self._backend.decode(parts)
         except BaseException:
@@ -193,6 +196,7 @@ class Scheduler:
             raise
         finally:
             self._computing = frozenset()
+            self.computing_seconds += self._clock() - started
 
     def _advance(self, turns: Sequence[_Turn], parts: Sequence[Part]) -> list[StepEvent]:
         """Take the next token of each answer that has one."""

@@ -11,8 +11,13 @@ from localllm.cli import options
 from localllm.cli.output import human_size, print_json, say
 from localllm.sanitize import sanitize_line
 
+WORK: tuple[WorkName, ...] = ("documents", "instruction", "chat", "lookup")
+KINDS: tuple[Kind, ...] = ("ours", "inside", "exact", "server", "python", "bound")
+
 if TYPE_CHECKING:
+    from localllm.tasks.bench_batch import Kind
     from localllm.tasks.bench_import import Absent, Measured, Run
+    from localllm.tasks.bench_work import WorkName
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     options.add_json(one)
     _add_train(what)
+    _add_batch(what)
 
 
 def _add_train(what: Any) -> None:
@@ -53,8 +59,31 @@ def _add_train(what: Any) -> None:
     options.add_json(one)
 
 
+def _add_batch(what: Any) -> None:
+    line = "many prompts side by side, and one alone, beside llama.cpp's programs and llama-cpp-python"
+    one = what.add_parser("batch", help=line, description=f"{line[0].upper()}{line[1:]}.", allow_abbrev=False)
+    one.add_argument("file", metavar="MODEL", help="path (or name) of a GGUF with a chat template")
+    one.add_argument("text", type=Path, metavar="TEXT", help="a long text, which documents are cut from")
+    one.add_argument("--work", action="append", choices=WORK, help="may be repeated (default: all but lookup)")
+    one.add_argument("--programs", action="append", choices=KINDS, help="may be repeated (default: all)")
+    one.add_argument("--peer-bin", type=Path, metavar="FOLDER", help="holds llama-server and llama-batched-bench")
+    one.add_argument("--peer", type=Path, metavar="PYTHON", help="has llama-cpp-python (default: this one)")
+    one.add_argument("--prompts", type=Path, metavar="FILE", help='rows of {"text": ...} for --work lookup')
+    one.add_argument("--slots", type=int, metavar="N", help="answers side by side (default: what memory allows)")
+    one.add_argument("--threads", type=int, metavar="N", help="CPU threads of all programs (default: the cores)")
+    for name, default, meaning in (
+        ("--peer-slots", 8, "slots of llama-server"),
+        ("--documents", 24, "documents"),
+        ("--document-tokens", 600, "tokens of each"),
+        ("--max-tokens", 48, "tokens of each answer"),
+        ("--runs", 3, "rounds, in each of which every program runs once"),
+    ):
+        one.add_argument(name, type=int, default=default, metavar="N", help=f"{meaning} (default: {default})")
+    options.add_json(one)
+
+
 def run(args: argparse.Namespace) -> int:
-    return {"import": _import, "train": _train}[args.what](args)
+    return {"import": _import, "train": _train, "batch": _batch}[args.what](args)
 
 
 def _import(args: argparse.Namespace) -> int:
@@ -100,6 +129,25 @@ def _train(args: argparse.Namespace) -> int:
             f"{memory:6.2f}x"
         )
     print("\nTOKENS/S: all tokens but padding; SPEED and MEMORY: ours over theirs; medians of processes run in turn")
+    return 0
+
+
+def _batch(args: argparse.Namespace) -> int:
+    from localllm.cli.bench_batch_view import BatchTable
+    from localllm.tasks.bench_batch import Settings, bench_batch
+    from localllm.tasks.bench_work import Sizes
+
+    setup = options.setup(args)
+    settings = Settings(args.runs, args.slots, args.peer_slots, setup.n_threads, tuple(args.programs or KINDS))
+    sizes = Sizes(args.documents, args.document_tokens, args.max_tokens)
+    path, table = setup.registry.model(args.file).path, BatchTable()
+    places = {"prompts": args.prompts, "binaries": args.peer_bin, "interpreter": args.peer}
+    for event in bench_batch(path, args.text, args.work or WORK[:-1], sizes, settings, **places):
+        table.take(event)
+    if args.json:
+        print_json({"model": str(path), **asdict(sizes), "runs": args.runs, **table.as_json()})
+    else:
+        table.print()
     return 0
 
 
