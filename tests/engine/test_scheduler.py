@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from localllm.engine.base import Failed, Finished, Prefilled
-from localllm.engine.scheduler import PATIENCE
+from localllm.engine.scheduler import GOOD_CHUNK, PATIENCE
 from localllm.engine.slots import common_prefix
 from tests.engine.scripted_backend import Room, alone
 
@@ -56,6 +56,18 @@ def test_a_batch_is_never_larger_than_it_may_be_and_small_ends_are_not_begun() -
     room.submit(prompt(2, 60), 3)
     room.run()
     assert [[len(p.tokens) for p in batch] for batch in room.backend.batches[:3]] == [[60], [1, 60], [1, 1]]
+
+
+def test_long_prompts_are_read_together_in_equal_chunks() -> None:
+    room = Room(n_slots=5, n_ctx=1000, n_batch=2 * GOOD_CHUNK)
+    for i, length in enumerate((300, 20, 300, 300)):
+        room.submit(prompt(i, length), 2)
+    room.step()
+    sizes = [[len(part.tokens) for part in batch] for batch in room.backend.batches]
+    assert sizes == [[GOOD_CHUNK, 20, 2 * GOOD_CHUNK - GOOD_CHUNK - 20]]
+    room.run()
+    assert all(room.tokens(i + 1) == alone(prompt(i, n), 2) for i, n in enumerate((300, 20, 300, 300)))
+    assert all(sum(len(part.tokens) for part in batch) <= 2 * GOOD_CHUNK for batch in room.backend.batches)
 
 
 def test_a_shared_beginning_is_computed_once() -> None:
