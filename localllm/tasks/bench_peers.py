@@ -19,11 +19,12 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 from localllm.errors import LocalLLMError, UsageError
-from localllm.tasks.answer_endpoint import Endpoint, EndpointAnswerer
+from localllm.tasks.answer_endpoint import EndpointAnswerer
 from localllm.tasks.answerer import CHAT, Question
 from localllm.tasks.bench_batch_child import MISSING
 from localllm.tasks.bench_import import Absent
 from localllm.tasks.bench_work import Work
+from localllm.tasks.endpoint_client import Endpoint
 
 START_SECONDS = 120.0
 """For a server to load the model."""
