@@ -17,6 +17,12 @@
     ├── DataError                 a dataset or document that cannot be read; carries path and line
     ├── TrainingError             training failed or diverged
     ├── VerificationError         an adapter does not do in llama.cpp what it did in MLX
+    ├── HubError                  the hub, or the way to it
+    │   ├── UnreachableError          no network, offline mode, or an answer that does not come
+    │   ├── RemoteNotFoundError       no such repository, revision or file
+    │   ├── AccessError               gated, private, or a token that is not accepted
+    │   ├── TransferError             a download that broke off; what has arrived is kept
+    │   └── IntegrityError            what arrived is not what the hub says it is; it is deleted
     ├── StorageError              disk full, no permission, a lock that is held
     └── CancelledError            the person stopped it (exit code 130)
 
@@ -122,6 +128,30 @@ class TrainingError(LocalLLMError):
 
 class VerificationError(LocalLLMError):
     """The adapter does not do in llama.cpp what it did in MLX."""
+
+
+class HubError(LocalLLMError):
+    """Something about the hub, or the way to it."""
+
+
+class UnreachableError(HubError):
+    """There is no network, offline mode is on, or the hub does not answer."""
+
+
+class RemoteNotFoundError(HubError):
+    """The hub has no such repository, revision or file."""
+
+
+class AccessError(HubError):
+    """The repository is gated or private, or the token is not accepted."""
+
+
+class TransferError(HubError):
+    """A download broke off; what has arrived is kept, and the next one goes on from there."""
+
+
+class IntegrityError(HubError):
+    """What arrived is not what the hub says it is; it has been deleted."""
 
 
 class StorageError(LocalLLMError):

@@ -31,6 +31,11 @@ class Home:
         return self.root / "models"
 
     @property
+    def pulled(self) -> Path:
+        """One manifest for each model that was pulled; its files lie in the hub's cache."""
+        return self.root / "pulled"
+
+    @property
     def adapters(self) -> Path:
         return self.root / "adapters"
 

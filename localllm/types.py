@@ -27,8 +27,8 @@ class ModelRef:
     name: str
     """What the person calls it: a card's name, or the file's stem."""
     path: Path
-    source: Literal["built-in", "home", "path"]
-    """Where it was found: inside the package, in LOCALLLM_HOME/models, or by a path."""
+    source: Literal["built-in", "home", "hub", "path"]
+    """Where it was found: inside the package, in LOCALLLM_HOME/models, pulled into the hub's cache, or by a path."""
     title: str = ""
     description: str = ""
     chunk_tokens: int | None = None

@@ -28,6 +28,7 @@ COMMANDS = {
     "export": "take an adapter elsewhere: gguf, peft, mlx, merged or ollama",
     "summarize": "summarize whole documents, in batch",
     "batch": "answer a file of requests, in OpenAI's batch format",
+    "pull": "fetch a model from the hub, and see which of its sizes fit this machine",
     "list": "models and adapters on this machine",
     "show": "everything about one model or adapter",
     "bench": "how fast things are on this machine, beside other programs",
@@ -36,6 +37,7 @@ COMMANDS = {
 EPILOG = """examples:
   localllm                                         chat with the built-in model
   localllm ask "Who are you?"                      one answer
+  localllm pull qwen3-0.6b                         fetch a larger one; then: localllm chat qwen3-0.6b
   localllm finetune tickets.jsonl --name tickets   teach it; then: localllm ask --adapter tickets "..."
   localllm summarize notes/ --out summaries.jsonl  every .txt and .md file below notes/
 

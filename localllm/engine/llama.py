@@ -29,7 +29,8 @@ from localllm.engine.threads import default_threads
 from localllm.engine.vocab import Vocab
 from localllm.errors import ContextOverflowError, EngineError, UsageError
 from localllm.types import Message
-from localllm.weights.gguf import GGUFFile, read_header
+from localllm.weights.gguf import GGUFFile
+from localllm.weights.parts import read_model
 from localllm.weights.rope import usual_ctx
 
 PREFILL_CHUNK = 512
@@ -92,7 +93,7 @@ class LlamaEngine:
         """
         started = time.perf_counter()
         source = named_template(template) if template else None
-        file = read_header(path)
+        file = read_model(path)
         model = open_model(file, vocab_only=vocab_only)
         context, size, slots = None, 0, n_slots or 1
         if not vocab_only:
@@ -117,7 +118,7 @@ class LlamaEngine:
             n_ctx_train=lib.llama_model_n_ctx_train(self._model),
             n_vocab=self.vocab.size,
             n_params=lib.llama_model_n_params(self._model),
-            size_bytes=self._file.path.stat().st_size,
+            size_bytes=self._file.size,
             has_template=self._template_source is not None,
             n_slots=self._n_slots,
         )

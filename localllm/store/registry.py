@@ -1,8 +1,8 @@
 """Names to files: models and adapters on this machine.
 
-A model is the built-in one, a GGUF in <home>/models, or a path. An adapter is a folder <home>/adapters/NAME with
-adapter.gguf and adapter.json, or a path to a GGUF LoRA or to such a folder. adapter.json is written last, so that a
-folder without one is not an adapter.
+A model is the built-in one, a GGUF in <home>/models, one that was pulled (pulled.py), or a path. An adapter is a folder
+<home>/adapters/NAME with adapter.gguf and adapter.json, or a path to a GGUF LoRA or to such a folder. adapter.json is
+written last, so that a folder without one is not an adapter.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from typing import Any
 from localllm.errors import AdapterError, AdapterMismatchError, AdapterNotFoundError, ModelNotFoundError, StorageError
 from localllm.paths import Home
 from localllm.store import catalog
-from localllm.store.hashes import HashCache
+from localllm.store.hashes import FileCache, HashCache
+from localllm.store.pulled import PulledModel, find_pulled, pulled_models, write_manifest
 from localllm.types import AdapterRef, ModelRef
 
 ADAPTER_FILE = "adapter.gguf"
 MANIFEST = "adapter.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?")
 
 
 class Registry:
@@ -32,6 +34,8 @@ class Registry:
     def __init__(self, home: Home) -> None:
         self.home = home
         self._hashes = HashCache(home.cache / "hashes.json")
+        self.headers = FileCache(home.cache / "headers.json")
+        """What the headers of models say, as far as `localllm list` shows it."""
 
     # Models
 
@@ -44,9 +48,17 @@ class Registry:
         path = Path(name_or_path).expanduser()
         if path.exists():
             return ModelRef(path.stem, path, "path")
+        if pulled := self._pulled_model(name_or_path):
+            return pulled
         if "/" in name_or_path or name_or_path.endswith(".gguf"):
-            raise ModelNotFoundError(f"There is no file {name_or_path}.", "Check the path, or see `localllm list`.")
-        names = [model.name for model in self.models()]
+            hint = "Check the path, or see `localllm list`."
+            if _REPO.fullmatch(name_or_path):
+                hint = f"See `localllm list`; if it is on the hub: localllm pull {name_or_path}"
+            raise ModelNotFoundError(f"There is no file {name_or_path}.", hint)
+        if catalog.card(name_or_path.partition(":")[0]):
+            message = f"The model {name_or_path} is not on this machine yet."
+            raise ModelNotFoundError(message, f"Fetch it: localllm pull {name_or_path}")
+        names = [*(model.name for model in self.models()), *(m.full_name for m in self.pulled())]
         raise ModelNotFoundError(f"There is no model named {name_or_path!r}.", _suggest(name_or_path, names, "models"))
 
     def _named_model(self, name: str) -> ModelRef | None:
@@ -54,6 +66,21 @@ class Registry:
             return found
         path = self.home.models / f"{name}.gguf"
         return ModelRef(name, path, "home") if path.is_file() else None
+
+    def _pulled_model(self, text: str) -> ModelRef | None:
+        """One that was pulled; a card knows which quantization it means. Raises ModelNotFoundError when it is gone."""
+        card = catalog.card(text) or {}
+        found = find_pulled(self.home.pulled, text, str(card.get("gguf", {}).get("quantization", "")))
+        return None if found is None else _reference(found)
+
+    def pulled(self) -> list[PulledModel]:
+        """Every model that was pulled, by name."""
+        return pulled_models(self.home.pulled)
+
+    def add_pulled(self, model: PulledModel) -> ModelRef:
+        """Register a model whose files are complete and verified. Raises StorageError."""
+        write_manifest(self.home.pulled, model)
+        return _reference(model)
 
     def models(self) -> list[ModelRef]:
         """The built-in model and every GGUF in <home>/models, by name."""
@@ -65,6 +92,10 @@ class Registry:
     def sha256(self, path: Path) -> str:
         """Hex SHA-256 of a file, remembered until it changes."""
         return self._hashes.sha256(path)
+
+    def remember_sha256(self, path: Path, digest: str) -> None:
+        """The hash of a file that was verified while it was written."""
+        self._hashes.remember(path, digest)
 
     # Adapters
 
@@ -162,6 +193,12 @@ class Registry:
         ref = AdapterRef(folder.name, folder / ADAPTER_FILE)
         base = self.manifest(ref).get("base", {}).get("sha256")
         return AdapterRef(folder.name, folder / ADAPTER_FILE, base)
+
+
+def _reference(model: PulledModel) -> ModelRef:
+    reference = ModelRef(model.full_name, Path(model.path), "hub")
+    card = catalog.card(model.name)
+    return catalog.described(reference, card) if card else reference
 
 
 def _suggest(name: str, names: list[str], what: str) -> str:

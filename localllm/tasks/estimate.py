@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from localllm.errors import UnsupportedModelError
+from localllm.errors import ModelNotFoundError, UnreachableError, UnsupportedModelError
+from localllm.hub.http import Hub
+from localllm.hub.surroundings import surroundings
 from localllm.store.machine import available_memory
 from localllm.store.registry import Registry
 from localllm.tasks.memory import Fit, check_fit, residence_here, settings_of
 from localllm.tasks.preparing import FinetuneRequest, prepare
+from localllm.tasks.remote import Offer, look, may_be_remote, named
 from localllm.tune.config import TrainConfig
 from localllm.weights.architectures.base import integer
 from localllm.weights.fit import TrainingSettings
-from localllm.weights.gguf import read_header
+from localllm.weights.gguf import GGUFFile
 from localllm.weights.inference import ChatFootprint, chatting
+from localllm.weights.parts import read_model
 
 DEFAULT_ROWS, DEFAULT_LENGTH, DEFAULT_CTX = 4, 512, 4096
 
@@ -31,6 +35,8 @@ class Estimate:
     training: Fit | None
     """None for an architecture that cannot be fine-tuned; `why` then says so."""
     why: str = ""
+    offer: Offer | None = None
+    """Of a model on the hub: its other quantizations."""
 
 
 def estimate(
@@ -47,10 +53,10 @@ def estimate(
 ) -> Estimate:
     """From the header and, with `data`, from the lengths of its rows; no weights are read.
 
-    Without `data` every row is `max_length` tokens long. Raises ModelError and DataError.
+    Without `data` every row is `max_length` tokens long. A model that is not here is looked up on the hub, unless there
+    are `data`, for whose lengths its tokenizer is needed. Raises ModelError, DataError and HubError.
     """
-    ref = registry.model(model)
-    header = read_header(ref.path)
+    name, header, offer = _header(registry, model, n_ctx, memory, remote=data is None)
     context = n_ctx or min(integer(header, "context_length"), DEFAULT_CTX)
     have = available_memory() if memory is None else memory
     chat, held = chatting(header, context), residence_here(header)
@@ -68,6 +74,27 @@ def estimate(
             prepared = prepare(registry, request)
             lengths = [len(example.tokens) for example in prepared.train]
             settings = settings_of(prepared.config, prepared.train, held)
-        return Estimate(ref.name, have, context, chat, check_fit(header, settings, lengths, have))
+        return Estimate(name, have, context, chat, check_fit(header, settings, lengths, have), offer=offer)
     except UnsupportedModelError as error:
-        return Estimate(ref.name, have, context, chat, None, str(error))
+        return Estimate(name, have, context, chat, None, str(error), offer)
+
+
+def _header(
+    registry: Registry, model: str, n_ctx: int | None, memory: int | None, *, remote: bool
+) -> tuple[str, GGUFFile, Offer | None]:
+    """What the model is called, and its header: of the file here, or of one on the hub by ranged reads."""
+    try:
+        ref = registry.model(model)
+        return ref.name, read_model(ref.path), None
+    except ModelNotFoundError as error:
+        here = surroundings() if remote and may_be_remote(model) else None
+        if here is None:
+            raise
+        try:
+            with Hub(here) as hub:
+                offer = look(hub, named(model, here), n_ctx, memory)
+        except UnreachableError as unreachable:
+            raise unreachable from error
+    if offer.header is None:
+        raise UnsupportedModelError(f"{model} is a folder for MLX, whose needs cannot be told.", "Give its GGUF.")
+    return f"{offer.repository.repo}:{offer.taken.variant.quantization}", offer.header, offer

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from localllm.errors import AdapterNotFoundError, InvalidModelError, ModelError, ModelNotFoundError
+from localllm.store.pulled import PulledModel
 from localllm.store.registry import Registry
 from localllm.types import AdapterRef, ModelRef
 from localllm.weights.config import model_config
 from localllm.weights.gguf import GGUFFile, read_header
+from localllm.weights.parts import part_paths, read_model
 
 
 def list_models(registry: Registry) -> list[dict[str, Any]]:
-    """One row for each model; a file that cannot be read has `error` instead of what its header says."""
-    return [_model_row(model) for model in registry.models()]
+    """One row for each model; one that cannot be used has `error` instead of what its header says."""
+    models = registry.models()
+    try:
+        facts = registry.headers.values((model.path for model in models), _facts_of)
+    except OSError:  # a file that went while it was looked at
+        facts = [_facts_of(model.path) for model in models]
+    rows = [{"name": m.name, "source": m.source, "path": str(m.path), **f} for m, f in zip(models, facts, strict=True)]
+    return rows + [_pulled_row(model) for model in registry.pulled()]
 
 
 def list_adapters(registry: Registry) -> list[dict[str, Any]]:
@@ -37,13 +46,25 @@ def show(registry: Registry, name: str) -> dict[str, Any]:
     return _show_model(registry, model)
 
 
-def _model_row(model: ModelRef) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": model.name, "source": model.source, "path": str(model.path)}
+def _facts_of(path: Path) -> dict[str, Any]:
     try:
-        file = read_header(model.path)
+        return header_facts(read_header(path))
     except (InvalidModelError, ModelNotFoundError) as e:
-        return {**row, "error": e.message}
-    return {**row, "bytes": file.size, "architecture": file.architecture, "quantization": _quantization(file)}
+        return {"error": e.message}
+
+
+def header_facts(file: GGUFFile) -> dict[str, Any]:
+    """What `list` shows of a header."""
+    return {"bytes": file.size, "architecture": file.architecture, "quantization": _quantization(file)}
+
+
+def _pulled_row(model: PulledModel) -> dict[str, Any]:
+    """From the manifest: the files are looked for, but not opened."""
+    row = {"name": model.full_name, "source": "hub", "path": model.path, "repo": model.repo, "format": model.format}
+    if problem := model.problem():
+        return {**row, "error": f"{problem}: localllm pull {model.repo}"}
+    facts = {"bytes": model.bytes, "architecture": model.architecture, "quantization": model.quantization}
+    return {**row, **facts}
 
 
 def _adapter_row(registry: Registry, adapter: AdapterRef) -> dict[str, Any]:
@@ -59,7 +80,10 @@ def _adapter_row(registry: Registry, adapter: AdapterRef) -> dict[str, Any]:
 
 
 def _show_model(registry: Registry, model: ModelRef) -> dict[str, Any]:
-    file = read_header(model.path)
+    pulled = next((p for p in registry.pulled() if Path(p.path) == model.path), None)
+    if pulled and pulled.format == "mlx":
+        return _show_folder(model, pulled)
+    file = read_model(model.path)
     if file.kind == "adapter":
         return _show_adapter(registry, registry.adapter(str(model.path)))
     prefix = file.architecture
@@ -80,12 +104,37 @@ def _show_model(registry: Registry, model: ModelRef) -> dict[str, Any]:
         "width": file.metadata.get(f"{prefix}.embedding_length"),
         "chat_template": "tokenizer.chat_template" in file.metadata,
         "license": file.metadata.get("general.license"),
-        "can_be_trained": _trainable(file),
+        "can_be_trained": _trainable(file, model.path),
+        **(_origin(pulled) if pulled else {}),
     }
 
 
-def _trainable(file: GGUFFile) -> str:
+def _origin(pulled: PulledModel) -> dict[str, Any]:
+    """Where a pulled model is from."""
+    files = {path: {"bytes": size, "hash": digest} for path, size, digest in pulled.files}
+    return {"repo": pulled.repo, "revision": pulled.revision, "commit": pulled.commit, "files": files}
+
+
+def _show_folder(model: ModelRef, pulled: PulledModel) -> dict[str, Any]:
+    return {
+        "kind": "model",
+        "name": model.name,
+        "title": model.title or model.name,
+        "description": model.description,
+        "source": model.source,
+        "path": str(model.path),
+        "format": pulled.format,
+        "bytes": pulled.bytes,
+        "architecture": pulled.architecture,
+        "quantization": pulled.quantization,
+        **_origin(pulled),
+    }
+
+
+def _trainable(file: GGUFFile, path: Path) -> str:
     """ "yes", or why not."""
+    if len(part_paths(path)) > 1:
+        return "no: it is in several files, which llama.cpp's `llama-gguf-split --merge` joins"
     try:
         model_config(file)
     except ModelError as e:

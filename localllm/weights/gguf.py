@@ -10,6 +10,8 @@ from __future__ import annotations
 import mmap
 import struct
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,10 +84,17 @@ def read_header(path: Path) -> GGUFFile:
     Raises ModelNotFoundError for a missing file and InvalidModelError, in one sentence, for everything else: a folder,
     no permission, another format, a truncated file, malformed counts, or a vocabulary without weights.
     """
+    with mapped(path) as data:
+        return Reader(path, data, len(data)).read()
+
+
+@contextmanager
+def mapped(path: Path) -> Iterator[mmap.mmap]:
+    """A file's bytes. Raises ModelNotFoundError and InvalidModelError."""
     _check_file(path)
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _Reader(path, data, len(data)).read()
+            yield data
     except OSError as error:
         raise InvalidModelError(f"{path} cannot be read: {error.strerror or error}.") from error
 
@@ -105,10 +114,10 @@ def _check_file(path: Path) -> None:
         raise InvalidModelError(f"{path} is empty.", "Download it again.")
 
 
-class _Reader:
+class Reader:
     """A cursor over the mapped file that refuses to go past its end."""
 
-    def __init__(self, path: Path, data: mmap.mmap, size: int) -> None:
+    def __init__(self, path: Path, data: mmap.mmap | bytes, size: int) -> None:
         self.path, self.data, self.size = path, data, size
         self.position = 0
         self.entries: dict[str, tuple[int, int]] = {}
@@ -119,20 +128,25 @@ class _Reader:
         return InvalidModelError(f"{self.path} {problem}.", hint)
 
     def read(self) -> GGUFFile:
+        """The header of a whole model."""
+        file = self.parse()
+        check(file, self.kinds)
+        return file
+
+    def parse(self, *, part: bool = False) -> GGUFFile:
+        """The header as it stands; what it says is not yet looked at. A part of a model may be without tensors."""
         version = self._preamble()
         n_tensors = self._count("tensors", 8 + 4 + 8 + 4 + 8, MAX_TENSORS)
         n_metadata = self._count("metadata entries", 8 + 4 + 1, MAX_ENTRIES)
         metadata = self._metadata(n_metadata)
-        if n_tensors == 0:
+        if n_tensors == 0 and not part:
             hint = "It may hold a vocabulary only; download the file with the weights."
             raise self.fail("is a GGUF without weights", hint)
         infos = [self._tensor_info() for _ in range(n_tensors)]
         alignment = self._alignment(metadata)
         start = -(-self.position // alignment) * alignment
         tensors = self._placed(infos, start, alignment)
-        file = GGUFFile(self.path, version, metadata, tensors, start, self.size, self.entries)
-        check(file, self.kinds)
-        return file
+        return GGUFFile(self.path, version, metadata, tensors, start, self.size, self.entries)
 
     def _preamble(self) -> int:
         if self.data[:4] != MAGIC:

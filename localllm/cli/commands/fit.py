@@ -17,7 +17,7 @@ _POSITIVE = ("batch_size", "max_length", "rank", "memory")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="name or path of a model (default: the built-in one)")
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="name or path of a model, or as for `localllm pull`")
     parser.add_argument("--data", type=Path, metavar="FILE", help="take batches and lengths from these rows")
     parser.add_argument("--ctx", type=int, metavar="N", help="tokens of context (default: the model's, up to 4096)")
     parser.add_argument("--batch-size", type=int, metavar="N", help="rows of a batch (default: 4, or by the data)")
@@ -60,6 +60,8 @@ def _facts(found: Estimate) -> dict[str, object]:
     facts: dict[str, object] = {
         "model": found.model, "memory": found.memory, "chat": chat | {"parts": found.chat.parts()},
     }  # fmt: skip
+    if found.offer:
+        facts["choices"] = found.offer.rows()
     if (fit := found.training) is None:
         return facts | {"training": None, "why": found.why}
     training = {
@@ -73,6 +75,10 @@ def _print(found: Estimate) -> None:
     from localllm.sanitize import sanitize_line
 
     print(f"{sanitize_line(found.model)}: {human_size(found.memory)} of memory are available")
+    if found.offer:
+        from localllm.cli.pull_view import table
+
+        print("\n".join(table(found.offer)))
     _parts(f"chat with {found.n_ctx} tokens of context", found.chat.total, found.chat.parts())
     if (fit := found.training) is None:
         print(f"training: {sanitize_line(found.why)}")

@@ -91,7 +91,8 @@ def _print(indent: str, facts: dict[str, Any]) -> None:
     from localllm.sanitize import sanitize_line
 
     for key, value in facts.items():
-        label = f"{indent}{sanitize_line(str(key)).replace('_', ' ')}"
+        name = str(key).replace("_", " ") if str(key).isidentifier() else str(key)  # a file keeps its name
+        label = indent + sanitize_line(name)
         if isinstance(value, dict):
             print(label)
             _print(indent + "  ", value)
