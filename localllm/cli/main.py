@@ -28,7 +28,7 @@ COMMANDS = {
     "export": "take an adapter elsewhere: gguf, peft, mlx, merged or ollama",
     "summarize": "summarize whole documents, in batch",
     "batch": "answer a file of requests, in OpenAI's batch format",
-    "pull": "fetch a model from the hub, and see which of its sizes fit this machine",
+    "pull": "fetch a model from the hub, in a size that fits",
     "list": "models and adapters on this machine",
     "show": "everything about one model or adapter",
     "bench": "how fast things are on this machine, beside other programs",

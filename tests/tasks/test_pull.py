@@ -190,9 +190,7 @@ def test_gated_files_name_the_page_to_visit(
     server: HubServer, here: Surroundings, registry: Registry, guide_path: Path
 ) -> None:
     server.repo("me/m", {"m-Q4_K_M.gguf": guide_path}, gated="manual")
-    with pytest.raises(
-        HubError, match=f"gated, and there is no token.*{server.endpoint}/me/m, then run `hf auth"
-    ):
+    with pytest.raises(HubError, match=f"gated, and there is no token.*{server.endpoint}/me/m, then run `hf auth"):
         done(registry, here, "me/m")
     with pytest.raises(HubError, match=f"your token has no access.*{server.endpoint}/me/m"):
         done(registry, replace(here, token="hf_good"), "me/m")
