@@ -69,6 +69,7 @@ def _train(folder: Path, job: Job) -> Iterator[TuneEvent]:
     import mlx.core as mx
 
     from localllm.tune.activations import vectorize_activations
+    from localllm.tune.attention import vectorize_attention
     from localllm.tune.group import join
     from localllm.tune.load import load_model
     from localllm.tune.load_folder import load_folder
@@ -91,6 +92,7 @@ def _train(folder: Path, job: Job) -> Iterator[TuneEvent]:
         model = load_model(file, held, dtype, other=job.other)
     if device.kind == "cpu" and not config.grad_checkpoint:  # faster, but with more to hold while it is computed
         vectorize_activations(model)
+        vectorize_attention(model)
     trainable = _attach(model, job.model, config)
     if device.warning:
         yield Warned(device.warning)

@@ -7,7 +7,7 @@ vectorized, so an exponential that is made of them takes a quarter of that; it s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import mlx.core as mx
@@ -23,11 +23,11 @@ _POWERS = tuple(math.log(2) ** n / math.factorial(n) for n in range(7))
 
 def vectorize_activations(model: Any) -> None:
     """Have the gated feed-forward layers of a model use the functions below; experts keep their own."""
-    activation = gelu if model.model_type in _GELU else silu
+    multiply = gelu_times if model.model_type in _GELU else silu_times
     for layer in model.layers:
         mlp = getattr(layer, "mlp", None)
         if isinstance(mlp, Module) and "down_proj" in mlp and ("gate_proj" in mlp or "gate_up_proj" in mlp):
-            mlp.__class__ = _gated(type(mlp), activation)
+            mlp.__class__ = _gated(type(mlp), multiply)
 
 
 def silu(x: mx.array) -> mx.array:
@@ -45,31 +45,76 @@ def sigmoid(x: mx.array) -> mx.array:
     return cast(mx.array, _sigmoid(x))
 
 
-def _gated(kind: type[Any], activation: Callable[[mx.array], mx.array]) -> type[Any]:
+def exp(x: mx.array) -> mx.array:
+    """e^x; on a CPU of float32, relatively within 3e-7 + 6e-8 |x|, and beyond 87 that of 87."""
+    return cast(mx.array, _exp(x)) if mx.default_device() == mx.Device(mx.cpu) else mx.exp(x)
+
+
+def silu_times(gate: mx.array, up: mx.array) -> mx.array:
+    """silu(gate) * up, which holds four arrays for its gradient and not five."""
+    product, _ = cast(tuple[mx.array, mx.array], _silu_times(gate, up))
+    return product
+
+
+def gelu_times(gate: mx.array, up: mx.array) -> mx.array:
+    """gelu(gate) * up."""
+    return gelu(gate) * up
+
+
+def _gated(kind: type[Any], multiply: Callable[[mx.array, mx.array], mx.array]) -> type[Any]:
     class Gated(kind):  # type: ignore[misc]
         def __call__(self, x: mx.array) -> mx.array:
             if "gate_up_proj" in self:
                 gate, up = mx.split(self.gate_up_proj(x), 2, axis=-1)
             else:
                 gate, up = self.gate_proj(x), self.up_proj(x)
-            product: mx.array = self.down_proj(activation(gate) * up)
+            product: mx.array = self.down_proj(multiply(gate, up))
             return product
 
     return Gated
 
 
-@mx.custom_function
-def _sigmoid(x: mx.array) -> mx.array:
-    exponent = mx.clip(x * (-1 / math.log(2)), -126.0, 126.0)
-    rounded = exponent + _ROUND
-    fraction = exponent - (rounded - _ROUND)
+def _power(x: mx.array) -> mx.array:
+    """2^x of float32, for x from -126 to 126."""
+    rounded = x + _ROUND
+    fraction = x - (rounded - _ROUND)
     power = fraction * _POWERS[-1] + _POWERS[-2]
     for coefficient in _POWERS[-3::-1]:
         power = power * fraction + coefficient
     whole = mx.left_shift(rounded.view(mx.int32), 23)  # the whole number, as the bits of an exponent
-    return 1 / (1 + (power.view(mx.int32) + whole).view(mx.float32))
+    return (power.view(mx.int32) + whole).view(mx.float32)
+
+
+@mx.custom_function
+def _exp(x: mx.array) -> mx.array:
+    return _power(mx.clip(x * (1 / math.log(2)), -126.0, 126.0))
+
+
+@_exp.vjp
+def _exp_vjp(_x: mx.array, cotangent: mx.array, output: mx.array) -> mx.array:
+    return cotangent * output
+
+
+@mx.custom_function
+def _sigmoid(x: mx.array) -> mx.array:
+    return 1 / (1 + _power(mx.clip(x * (-1 / math.log(2)), -126.0, 126.0)))
 
 
 @_sigmoid.vjp
 def _sigmoid_vjp(_x: mx.array, cotangent: mx.array, output: mx.array) -> mx.array:
     return cotangent * (output - output * output)
+
+
+@mx.custom_function
+def _silu_times(gate: mx.array, up: mx.array) -> tuple[mx.array, mx.array]:
+    share = sigmoid(gate)
+    return gate * share * up, share
+
+
+@_silu_times.vjp
+def _silu_times_vjp(
+    inputs: Sequence[mx.array], cotangents: Sequence[mx.array], outputs: Sequence[mx.array]
+) -> tuple[mx.array, mx.array]:
+    (gate, up), cotangent, share = inputs, cotangents[0], outputs[1]
+    passed = gate * share
+    return cotangent * up * (share + passed - passed * share), cotangent * passed

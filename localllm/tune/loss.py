@@ -6,16 +6,20 @@ gathered first, and turned into logits a chunk at a time, so that [batch, length
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import mlx.core as mx
 from mlx.nn.losses import cross_entropy
+from mlx.utils import tree_flatten
 
 from localllm.data.batches import Batch
+from localllm.tune.activations import exp
 
-CHUNK_LOGITS = 1 << 22
-"""Logits held at once: 16 MiB of float32, of which some four copies are in use at a time."""
+CHUNK_LOGITS = 1 << 21
+"""Logits computed at once, 8 MiB of float32, of which some eight copies are in use at a time."""
+CHUNK_ROWS = 32
+"""Positions computed at once at least: with fewer, reading the output matrix takes longer than multiplying by it."""
 
 
 def hidden_states(model: Any, tokens: mx.array) -> mx.array:
@@ -26,8 +30,8 @@ def hidden_states(model: Any, tokens: mx.array) -> mx.array:
 
 def to_logits(model: Any, states: mx.array) -> mx.array:
     """(n, width) -> (n, vocabulary), float32; what follows the output matrix differs by class (Granite, Gemma 2)."""
-    output = model.lm_head if "lm_head" in model else model.model.embed_tokens.as_linear
-    logits: mx.array = output(states).astype(mx.float32)
+    output = _output(model)
+    logits: mx.array = (output if "lm_head" in model else output.as_linear)(states).astype(mx.float32)
     if (divisor := getattr(model.args, "logits_scaling", None)) is not None:
         logits = logits / divisor
     if (cap := getattr(model.args, "final_logit_softcapping", None)) is not None:
@@ -47,17 +51,43 @@ def batch_loss(model: Any, batch: Batch, of: int | None = None) -> mx.array:
 
 
 def summed(model: Any, states: mx.array, targets: mx.array) -> mx.array:
-    """Cross-entropy summed over (n, width) states with (n,) targets, in chunks whose logits are computed twice."""
-    rows = max(1, CHUNK_LOGITS // model.args.vocab_size)
+    """Cross-entropy summed over (n, width) states with (n,) targets, in chunks.
 
-    def of_chunk(wanted: mx.array) -> Callable[[mx.array], mx.array]:
-        return lambda x: cross_entropy(to_logits(model, x), wanted, reduction="sum")
-
-    if targets.size <= rows:
-        return of_chunk(targets)(states)
+    Where the output matrix is frozen, each chunk's gradient for its states is computed together with its loss, from the
+    same logits (as Hsu et al. 2024 do in Liger Kernel); then the logits are let go.
+    """
+    if tree_flatten(_output(model).trainable_parameters()):
+        return cross_entropy(to_logits(model, states), targets, reduction="sum")
+    rows = max(CHUNK_ROWS, CHUNK_LOGITS // model.args.vocab_size)
     total = mx.array(0.0)
     for start in range(0, targets.size, rows):
-        # the checkpoint differentiates its arguments only: the frozen output matrix and the targets are no such
-        recomputed = mx.checkpoint(of_chunk(targets[start : start + rows]))
-        total = total + recomputed(states[start : start + rows])
+        part = mx.depends([states[start : start + rows]], [total])[0]  # one chunk after the other, not all at once
+        total = total + _of_chunk(model, targets[start : start + rows])(part)[0]
     return total
+
+
+def _output(model: Any) -> Any:
+    """What holds the output matrix: with tied weights the embedding."""
+    return model.lm_head if "lm_head" in model else model.model.embed_tokens
+
+
+def _of_chunk(model: Any, targets: mx.array) -> Callable[[mx.array], tuple[mx.array, mx.array]]:
+    """(n, width) states -> their summed cross-entropy, and its gradient for them."""
+
+    @mx.custom_function
+    def loss(states: mx.array) -> tuple[mx.array, mx.array]:
+        logits = to_logits(model, states)
+        highest = mx.max(logits, axis=-1, keepdims=True)
+        powers = exp(logits - highest)
+        sums = mx.sum(powers, axis=-1, keepdims=True)
+        wanted = mx.take_along_axis(logits, targets[:, None], axis=-1)
+        difference = (powers / sums).at[mx.arange(targets.size), targets].add(-1)
+        _, gradient = mx.vjp(lambda x: to_logits(model, x), [states], [difference])
+        summed = mx.sum(mx.log(sums) + highest - wanted)
+        return mx.depends([summed], gradient)[0] if model.training else summed, gradient[0]
+
+    @loss.vjp
+    def backward(_states: mx.array, cotangents: Sequence[mx.array], outputs: Sequence[mx.array]) -> mx.array:
+        return cotangents[0] * outputs[1]
+
+    return cast(Callable[[mx.array], tuple[mx.array, mx.array]], loss)

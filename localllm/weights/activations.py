@@ -6,7 +6,7 @@ with H heads, K key and value heads of width d, an MLP of width F, and rows of L
     2 D                the layer's input and the sum after attention: each is the input of a norm
     (H + 2 K) d        queries (scaled), keys and values, inputs of the products of attention
     H L                the scores after softmax: MLX on a CPU writes attention out (mx.fast's fallback)
-    4 F                gate, its sigmoid, their product, up; GELU (Gemma) has two steps more
+    3 F                gate, its sigmoid and up; GELU (Gemma) has three steps more
 
 and more where the class has it: the inputs of norms of q and k, of norms after attention and MLP, the copies out of a
 fused projection, the tanh of a cap on scores. The gradient of LoRA's A needs the input of its matrix, that of B the
@@ -55,7 +55,7 @@ class Layer:
     def kept(self, length: int, targets: Collection[str], rank: int, dropout: bool) -> int:
         """Numbers for each token of rows of `length` tokens, with LoRA on `targets` ("self_attn.q_proj")."""
         attention = (self.heads + 2 * self.heads_kv) * self.head + self.score_copies * self.heads * length
-        return 2 * self.width + attention + 4 * self.hidden + self.extra + self._for_lora(targets, rank, dropout)
+        return 2 * self.width + attention + 3 * self.hidden + self.extra + self._for_lora(targets, rank, dropout)
 
     def _for_lora(self, targets: Collection[str], rank: int, dropout: bool) -> int:
         read = [_READS.get(path.rpartition(".")[2], "normed") for path in targets]
@@ -81,6 +81,6 @@ def layer_of(file: GGUFFile) -> Layer:
     if {"attn_norm.weight", "post_attention_norm.weight"} <= names:
         extra += 2 * width
     if file.architecture.startswith("gemma"):
-        extra += 2 * hidden
+        extra += 3 * hidden
     capped = file.architecture == "gemma2" and number(file, "attn_logit_softcapping", 50.0) > 0
     return Layer(width, heads, kv, head, hidden, extra, 2 if capped else 1)

@@ -29,14 +29,14 @@ HEAP = 1.10
 """Resident bytes over those that MLX counts for activations: the C library keeps part of what was freed."""
 LOADED, LOADED_MOST = 0.15, 80_000_000
 """The same of what loading freed: a part of the weights' bytes, and never more than so many bytes."""
-WORKING = 1.6
+WORKING = 2.2
 """Layers' worth of gradients and temporary arrays while one layer is differentiated, over what the layer keeps."""
 RECOMPUTING = 3.5
 """The same where layers are computed again: what the layer keeps is then part of it."""
-CHUNK_LOGITS = 1 << 22
-"""Logits of one chunk of the loss at most (tune.loss)."""
-LOGIT_COPIES = 4
-"""Logits, their exponentials and two gradients."""
+CHUNK_LOGITS, CHUNK_ROWS = 1 << 21, 32
+"""Logits of one chunk of the loss, or else positions (tune.loss)."""
+LOGIT_COPIES = 8
+"""Logits, their exponentials while these are computed, and the gradient."""
 SAVING = 2.5
 """Copies of all that a checkpoint holds, while it is written."""
 
@@ -190,7 +190,7 @@ def _activations(model: Model, settings: TrainingSettings, targets: list[str], a
 
 def _logits(vocabulary: int, supervised: int) -> int:
     """Of one chunk of the loss, of so many positions in all."""
-    rows = max(1, min(supervised, CHUNK_LOGITS // vocabulary))
+    rows = max(1, min(supervised, max(CHUNK_ROWS, CHUNK_LOGITS // vocabulary)))
     return 4 * LOGIT_COPIES * rows * vocabulary
 
 

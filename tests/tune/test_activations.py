@@ -11,7 +11,7 @@ from mlx.nn.utils import value_and_grad
 from mlx.utils import tree_flatten
 
 from localllm.data.batches import collate
-from localllm.tune.activations import gelu, silu, vectorize_activations
+from localllm.tune.activations import exp, gelu, gelu_times, silu, silu_times, vectorize_activations
 from localllm.tune.load import load_model
 from localllm.tune.lora import attach
 from localllm.tune.loss import batch_loss
@@ -26,6 +26,23 @@ def test_functions_and_gradients_are_those_of_mlx(ours: object, theirs: object) 
     x = mx.concatenate([mx.random.normal((7, 300)).reshape(-1) * 4, mx.array([0.0, -90.0, 90.0, -1e4, 1e4])])
     for function in (lambda f: f(x), lambda f: mx.grad(lambda v: f(v).sum())(x)):
         np.testing.assert_allclose(np.array(function(ours)), np.array(function(theirs)), rtol=1e-5, atol=5e-6)
+
+
+def test_exponentials_are_those_of_numpy() -> None:
+    x = np.concatenate([np.random.default_rng(1).uniform(-87, 87, 5000), [0.0, -1.0, 1.0]]).astype(np.float32)
+    np.testing.assert_allclose(np.array(exp(mx.array(x))), np.exp(x.astype(np.float64)), rtol=4e-6)
+    np.testing.assert_allclose(np.array(mx.grad(lambda v: exp(v).sum())(mx.array(x[:9]))), np.exp(x[:9]), rtol=4e-6)
+    assert 0 < float(exp(mx.array(-1e30))) < 2e-38
+
+
+@pytest.mark.parametrize("ours,theirs", [(silu_times, mlx_silu), (gelu_times, gelu_approx)])
+def test_a_gate_times_what_passes_it(ours: object, theirs: object) -> None:
+    gate, up, weights = (mx.random.normal((7, 30)) * 3 for _ in range(3))
+    found = mx.value_and_grad(lambda g, u: (weights * ours(g, u)).sum(), argnums=(0, 1))(gate, up)
+    expected = mx.value_and_grad(lambda g, u: (weights * theirs(g) * u).sum(), argnums=(0, 1))(gate, up)
+    np.testing.assert_allclose(found[0].item(), expected[0].item(), rtol=1e-5)
+    for a, b in zip(found[1], expected[1], strict=True):
+        np.testing.assert_allclose(np.array(a), np.array(b), rtol=1e-5, atol=5e-6)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "phi3", "qwen3moe"])

@@ -58,8 +58,9 @@ def test_loss_and_gradients_equal_the_full_computation(model: Any, monkeypatch: 
         return total / count
 
     expected, reference = nn.value_and_grad(model, full)(model)
-    for chunk in (loss.CHUNK_LOGITS, 512 * 7):  # in one piece, and in chunks of 7 positions
-        monkeypatch.setattr(loss, "CHUNK_LOGITS", chunk)
+    for chunk in (32, 7):  # positions: in one piece, and in several
+        monkeypatch.setattr(loss, "CHUNK_LOGITS", 0)
+        monkeypatch.setattr(loss, "CHUNK_ROWS", chunk)
         value, gradients = nn.value_and_grad(model, loss.batch_loss)(model, collate(examples))
         assert value.item() == pytest.approx(expected.item(), rel=1e-5)
         for (name, ours), (_, theirs) in zip(tree_flatten(gradients), tree_flatten(reference), strict=True):

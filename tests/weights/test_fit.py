@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from localllm.weights.activations import Layer, layer_of
-from localllm.weights.fit import CHUNK_LOGITS, LOGIT_COPIES, TrainingSettings, model_of, training, weight_bytes
+from localllm.weights.fit import (
+    CHUNK_LOGITS,
+    CHUNK_ROWS,
+    LOGIT_COPIES,
+    TrainingSettings,
+    model_of,
+    training,
+    weight_bytes,
+)
 from localllm.weights.gguf import GGUFFile, read_header
 from localllm.weights.inference import chatting
 
@@ -28,8 +36,8 @@ def header() -> GGUFFile:
 
 
 def test_a_layer_keeps_what_its_backward_pass_reads() -> None:
-    # norms 2*8, q k v (2+2*1)*4, scores 2*10, MLP 4*16; LoRA: the normed input once (8), a rank for each matrix
-    bare = 16 + 16 + 20 + 64
+    # norms 2*8, q k v (2+2*1)*4, scores 2*10, MLP 3*16; LoRA: the normed input once (8), a rank for each matrix
+    bare = 16 + 16 + 20 + 48
     assert SMALL.kept(10, [], 2, False) == bare
     assert SMALL.kept(10, ["self_attn.q_proj", "self_attn.v_proj"], 2, False) == bare + 8 + 2 * 2
     assert SMALL.kept(10, ["self_attn.o_proj", "mlp.down_proj"], 2, False) == bare + 2 * 4 + 16 + 2 * 2
@@ -75,8 +83,9 @@ def test_the_loss_takes_few_positions_whole_and_many_in_chunks(header: GGUFFile)
 
 def test_the_chunks_are_those_of_the_trainer() -> None:
     source = (ROOT / "localllm/tune/loss.py").read_text("utf-8")
-    assert CHUNK_LOGITS == 1 << 22
-    assert "CHUNK_LOGITS = 1 << 22" in source
+    assert (CHUNK_LOGITS, CHUNK_ROWS) == (1 << 21, 32)
+    assert "CHUNK_LOGITS = 1 << 21\n" in source
+    assert "CHUNK_ROWS = 32\n" in source
 
 
 @pytest.mark.parametrize("change", [{"rows": 4}, {"length": 129}, {"rank": 64}, {"dropout": True}])
