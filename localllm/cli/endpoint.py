@@ -1,4 +1,4 @@
-"""The options that send work to a server instead of a model on this machine."""
+"""The options that send work elsewhere: to a server, or to the machines of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -46,3 +46,13 @@ def given(
 
     key = next((value for name in _KEYS if (value := os.environ.get(name, "").strip())), "")
     return Endpoint(args.endpoint, args.endpoint_model, key, parallel or 8, timeout or 600.0)
+
+
+def add_ray(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="auto",
+        metavar="ADDRESS",
+        help="spread the work over a Ray cluster, the model on each machine (default: the cluster of this machine)",
+    )

@@ -19,6 +19,7 @@ from localllm.errors import EngineCrashedError
 from localllm.sanitize import sanitize_line
 
 _GRACE = 1.0  # seconds to end before it is killed
+_READ = 1 << 16  # bytes at a time, as many as a pipe holds; for more, each read would map and unmap memory
 _TAIL = 4096  # bytes of stderr that are looked at
 _ENVIRONMENT = {"GGML_NO_BACKTRACE": "1"}  # it would start a debugger, and bury what was said before
 _AGAIN = "Try again: the engine starts anew. If the same thing happens, fetch the model again or use another one."
@@ -134,7 +135,7 @@ class Link:
         return line
 
     def _read(self) -> None:
-        data = os.read(self._out, 1 << 20)
+        data = os.read(self._out, _READ)
         if not data:
             raise DiedError
         self._buffer += data

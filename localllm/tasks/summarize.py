@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from localllm.data.documents import Document, Found, Skipped, Unreadable, find, read
+from localllm.engine import wire
 from localllm.errors import StorageError, UsageError
 from localllm.tasks.results import Results
 from localllm.tasks.summary_journal import Journal
 from localllm.tasks.summary_limits import limits_for
 from localllm.tasks.summary_plan import Planner, Strategy
 from localllm.tasks.summary_prompts import Prompts, Wish
+from localllm.tasks.summary_ray import Machines, RayPipeline
 from localllm.tasks.summary_rows import Format, entry_key, entry_of, format_of, rows_path, write_as
 from localllm.tasks.summary_run import DocumentDone, PartDone, Pipeline, Progressed
 from localllm.tasks.summary_totals import Totals
@@ -64,6 +66,17 @@ class SummarizeRequest:
     redo: bool = False
     """Whether to replace summaries that were made with other settings."""
 
+    def origin(self, settings: str) -> dict[str, Any]:
+        """What a row says of how it was made."""
+        return {
+            "model": self.model,
+            **({"endpoint": self.endpoint} if self.endpoint else {}),
+            "model_sha256": self.model_sha256,
+            "adapter": self.adapter,
+            "adapter_sha256": self.adapter_sha256,
+            "settings": settings,
+        }
+
 
 @dataclass(frozen=True)
 class Started:
@@ -94,9 +107,13 @@ SummarizeEvent = Started | PartDone | Progressed | DocumentDone | Done
 
 
 def summarize(
-    request: SummarizeRequest, writer: Writer, cancel: threading.Event | None = None
+    request: SummarizeRequest,
+    writer: Writer,
+    cancel: threading.Event | None = None,
+    machines: Machines | None = None,
 ) -> Iterator[SummarizeEvent]:
-    """Summarize documents, as many side by side as there are slots for.
+    """Summarize documents, as many side by side as there are slots for. With `machines` they are sent there, and the
+    writer says only how much fits a prompt.
 
     What goes wrong with one document is a row with `error`; the others go on. Raises UsageError, GrammarError and
     StorageError before any is read; later StorageError when the disk is full, EngineError when the engine dies again
@@ -106,17 +123,23 @@ def summarize(
     found = [item for item in find(request.paths) if not isinstance(item, Skipped)]
     if not found:
         raise UsageError("There is nothing to summarize: no readable documents were found.", "Name files or folders.")
-    planner, settings = _planner(request, writer)
+    planner, settings = plans_for(request, writer)
     with ExitStack() as stack:
         results = _open_results(request, settings, stack)
         journal = Journal(results.path.with_name(f"{results.path.name}.journal") if results else None)
         stack.callback(journal.close)
         source = _Source(request, found, results, settings, cancel)
         yield Started(len(found), len(results.found) if results else 0)
-        pipeline = Pipeline(
-            writer, planner, iter(source), _origin(request, settings), journal=journal, results=results,
-            totals=source.totals, timeout=request.timeout, cancel=cancel,
-        )  # fmt: skip
+        pipeline: Pipeline | RayPipeline
+        origin, totals = request.origin(settings), source.totals
+        if machines is None:
+            pipeline = Pipeline(
+                writer, planner, iter(source), origin, journal=journal, results=results, totals=totals,
+                timeout=request.timeout, cancel=cancel,
+            )  # fmt: skip
+        else:
+            line = wire.encode(request).decode()
+            pipeline = RayPipeline(machines, line, iter(source), origin, results=results, totals=totals, cancel=cancel)
         try:
             yield from pipeline.run()
         except BaseException:
@@ -131,7 +154,7 @@ def summarize(
     yield _done(source.totals)
 
 
-def _planner(request: SummarizeRequest, writer: Writer) -> tuple[Planner, str]:
+def plans_for(request: SummarizeRequest, writer: Writer) -> tuple[Planner, str]:
     """What makes the plans, and a digest of all that decides what a summary says but the documents."""
     prompts = Prompts(request.wish)
     sampling = replace(request.sampling, json_schema=request.wish.schema or request.sampling.json_schema)
@@ -171,17 +194,6 @@ def _publish(request: SummarizeRequest, results: Results | None) -> None:
     kind = request.format or format_of(out)
     if kind != "jsonl":
         write_as(kind, results.path, out)
-
-
-def _origin(request: SummarizeRequest, settings: str) -> dict[str, Any]:
-    return {
-        "model": request.model,
-        **({"endpoint": request.endpoint} if request.endpoint else {}),
-        "model_sha256": request.model_sha256,
-        "adapter": request.adapter,
-        "adapter_sha256": request.adapter_sha256,
-        "settings": settings,
-    }
 
 
 def _done(t: Totals) -> Done:

@@ -30,7 +30,7 @@ def limits_for(
     least = min(text, refine)
     if least < _SMALLEST_PART:
         message = f"A context of {n_ctx} tokens leaves {max(least, 0)} for the text of a part, too few to summarize."
-        raise UsageError(message, "Raise --ctx or --part-tokens.")
+        raise UsageError(message, "Raise --ctx or --part-tokens, or use a model with a longer context.")
     if overlap < 0 or overlap > least // 2:
         raise UsageError(
             f"--overlap {overlap} is not within half of a part's {least} tokens.", f"Take at most {least // 2}."

@@ -24,6 +24,8 @@ AHEAD = 4
 """Documents that may be open, for each slot: finished ones wait there for those before them."""
 AHEAD_CHARACTERS = 1 << 25
 """Text of open documents from which on no other is opened."""
+FOUND_AT_ONCE = 32
+"""Answers that are taken from the journal before anything else is looked at."""
 MOST_DEATHS = 3
 """Documents in a row that the engine dies of, each tried twice, before the run ends."""
 PROGRESS_SECONDS = 1.0
@@ -112,7 +114,7 @@ class Pipeline:
         try:
             while self._more or self._open:
                 if self._cancel.is_set():
-                    raise self._stopped()
+                    raise stopped(self._totals, self._results)
                 self._fill()
                 yield from self._written()
                 for event in self._writer.step() if self._running else ():
@@ -127,16 +129,10 @@ class Pipeline:
     def _progress(self) -> Iterator[Progressed]:
         t = self._totals
         if t.seconds - self._told >= PROGRESS_SECONDS:
-            self._told = t.seconds
             t.open_bytes = sum(document.share * document.size for document in self._open)
-            of, failed = max(t.files, t.documents), t.failed + t.failed_before
-            yield Progressed(t.documents, of, t.parts, failed, round(t.tokens_per_second, 1), t.left)
-
-    def _stopped(self) -> CancelledError:
-        t = self._totals
-        done = t.skipped + t.written
-        hint = _HINT if self._results else "Name a file with --out to be able to go on."
-        return CancelledError(f"Stopped: {done} of {max(done, t.files)} documents are done.", hint)
+        if (now := progress(t, self._told)) is not None:
+            self._told = t.seconds
+            yield now
 
     # To the model
 
@@ -152,7 +148,9 @@ class Pipeline:
             self._submit(flight)
 
     def _next(self) -> _Flight | None:
-        """The next step that is not answered yet: of the first document that has one."""
+        """The next step that is not answered yet: of the first document that has one. None also after many answers
+        that were there, so that Ctrl-C is seen and progress told while a long text is gone through."""
+        found = 0
         while not self._cancel.is_set():
             for document in self._open:
                 while (taken := document.take()) is not None:
@@ -163,6 +161,8 @@ class Pipeline:
                         return _Flight(document, number, step, key)
                     document.give(number, step, answer)
                     self._totals.reused += 1
+                    if (found := found + 1) == FOUND_AT_ONCE:
+                        return None
             if not self._admit():
                 break
         return None
@@ -261,3 +261,17 @@ class Pipeline:
                 self._journal.forget(document.keys)
             self._totals.wrote(document.size, failed=failed)
             yield DocumentDone(document.row)
+
+
+def progress(t: Totals, told: float) -> Progressed | None:
+    """How far a run is, if it is time to tell it again after that second."""
+    if t.seconds - told < PROGRESS_SECONDS:
+        return None
+    of, failed = max(t.files, t.documents), t.failed + t.failed_before
+    return Progressed(t.documents, of, t.parts, failed, round(t.tokens_per_second, 1), t.left)
+
+
+def stopped(t: Totals, results: Results | None) -> CancelledError:
+    done = t.skipped + t.written
+    hint = _HINT if results else "Name a file with --out to be able to go on."
+    return CancelledError(f"Stopped: {done} of {max(done, t.files)} documents are done.", hint)

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from localllm.tasks.batch_requests import entry_of
+from localllm.tasks.results import Results
 from tests.cli.helpers import fails, run
 from tests.conftest import ROOT
 from tests.tasks.test_answer_endpoint import KEY, Server
@@ -68,6 +70,9 @@ def test_what_cannot_work_is_one_clear_line(tmp_path: Path) -> None:
     fails(run("batch", tmp_path / "none.jsonl", "--out", tmp_path / "out.jsonl"), 1, "cannot be read")
     fails(run("batch", source, "--out", tmp_path / "out.jsonl", "--parallel", "0"), 2, "--parallel")
     fails(run("batch", source, "--out", tmp_path / "out.jsonl", "--model", "none"), 1, "no model named")
+    with Results(tmp_path / "held", entry_of):
+        fails(run("batch", source, "--out", tmp_path / "held"), 1, "is being written by process")
+    fails(run("batch", source, "--out", tmp_path / "o", "--endpoint", "http://a", "--ray"), 2, "--ray is for a model")
 
 
 def test_kill_at_any_time_leaves_every_request_once(tmp_path: Path) -> None:

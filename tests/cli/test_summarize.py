@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+from pypdf import PdfWriter
 
-from tests.cli.helpers import fails, run
+from localllm.tasks.results import Results
+from localllm.tasks.summary_rows import entry_of
+from tests.cli.helpers import Outcome, fails, run
 from tests.tasks.summary_server import serving
 from tests.tasks.test_answer_endpoint import KEY
 
@@ -39,13 +47,69 @@ def test_rows_are_written_and_a_second_run_does_nothing(tmp_path: Path) -> None:
 
 def test_a_bad_document_is_a_row_and_exit_code_3(tmp_path: Path) -> None:
     (tmp_path / "good.txt").write_text(NOTE)
-    (tmp_path / "bad.txt").write_bytes(b"\x00\x01\xff")
+    (tmp_path / "binary.txt").write_bytes(b"\x00\x01\xff")
+    (tmp_path / "empty.txt").write_bytes(b"")
+    (tmp_path / "damaged.pdf").write_bytes(b"%PDF-1.7\nno more")
+    for name, password in (("blank.pdf", ""), ("locked.pdf", "secret")):
+        writer = PdfWriter()
+        writer.add_blank_page(200, 200)
+        if password:
+            writer.encrypt(password, algorithm="RC4-128")
+        writer.write(tmp_path / name)
+    said = {
+        "good.txt": None,
+        "binary.txt": "is a binary file",
+        "empty.txt": "is empty",
+        "damaged.pdf": "is a damaged PDF",
+        "blank.pdf": "scanned pages need OCR",
+        "locked.pdf": "is encrypted with a password",
+        "missing.txt": "No such file",
+    }
     out = tmp_path / "out.jsonl"
-    outcome = run("summarize", tmp_path / "good.txt", tmp_path / "bad.txt", "--out", out)
+    outcome = run("summarize", *said, "--out", out, cwd=tmp_path)
     assert outcome.code == 3
     assert "Traceback" not in outcome.err
-    errors = [json.loads(line)["error"] for line in out.read_text().splitlines()]
-    assert [bool(error) for error in errors] == [False, True]
+    for line, (name, words) in zip(out.read_text().splitlines(), said.items(), strict=True):
+        row = json.loads(line)
+        assert row["source"] == name
+        assert bool(row["summary"]) == (words is None)
+        assert (words or "") in (row["error"] or "")
+        assert (row["error"] or "") in outcome.err
+
+
+def test_a_full_disk_keeps_what_is_written_and_a_second_run_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    for i in range(20):
+        (tmp_path / f"notes/{i:02}.txt").write_text(f"Note {i}. {NOTE}")
+    command = [sys.executable, "-m", "localllm", "summarize", "notes", "--out", "out.jsonl", "--quiet"]
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (8000, 8000))  # a file cannot grow beyond it
+    full = subprocess.run(command, cwd=tmp_path, preexec_fn=limit, capture_output=True, text=True, timeout=300)
+    fails(Outcome(full.returncode, full.stdout, full.stderr), 1, "Cannot write", "File too large", "run it again")
+    before = (tmp_path / "out.jsonl").read_bytes()
+    assert 1 <= before.count(b"\n") < 20
+    assert before.endswith(b"\n")
+    assert run("summarize", "notes", "--out", "out.jsonl", "--quiet", cwd=tmp_path).code == 0
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["source"] for row in rows] == [f"notes/{i:02}.txt" for i in range(20)]
+    assert (tmp_path / "out.jsonl").read_bytes().startswith(before)
+
+
+def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    for i in range(60):
+        (tmp_path / f"notes/{i:02}.txt").write_text(f"Note {i}. {NOTE}" * 5)
+    command = [sys.executable, "-m", "localllm", "summarize", "notes", "--out", "out.jsonl", "--json", "--slots", "1"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        while '"event": "item"' not in child.stdout.readline():
+            pass
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate()
+    assert child.returncode == 130
+    assert "run the same command again to go on" in err
+    rows = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert 1 <= len(rows) < 60
+    assert all(json.loads(row)["summary"] for row in rows)
 
 
 def test_without_out_the_summary_is_printed(tmp_path: Path) -> None:
@@ -85,6 +149,8 @@ def test_what_cannot_work_is_one_clear_line(tmp_path: Path) -> None:
     fails(run("summarize", tmp_path / "a.txt", "--slots", "0"), 2, "--slots must be above 0")
     (tmp_path / "empty").mkdir()
     fails(run("summarize", tmp_path / "empty"), 2, "nothing to summarize")
+    with Results(tmp_path / "held", entry_of):
+        fails(run("summarize", tmp_path / "a.txt", "--out", tmp_path / "held"), 1, "is being written by process")
 
 
 def test_a_server_may_write_the_summaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,8 @@ from localllm.engine.llama import LlamaEngine
 from localllm.errors import CancelledError, EngineCrashedError, GrammarError, StorageError, UsageError
 from localllm.tasks.results import Results
 from localllm.tasks.summarize import DocumentDone, Done, PartDone, SummarizeRequest, summarize
+from localllm.tasks.summary_journal import Journal
+from localllm.tasks.summary_plan import Answer
 from localllm.tasks.summary_prompts import Wish
 from localllm.tasks.summary_rows import entry_of
 from localllm.tasks.summary_writer import EngineWriter
@@ -172,6 +174,34 @@ def test_what_kills_the_engine_costs_one_document(many: Path, tmp_path: Path) ->
     assert [row for i, row in enumerate(again) if i != 7] == [row for i, row in enumerate(before) if i != 7]
 
 
+def test_a_schema_that_kills_the_engine_is_said(folder: Path) -> None:
+    class Dying(SideBySide):
+        def submit(self, request: Any) -> int:
+            raise EngineCrashedError("llama.cpp crashed (SIGSEGV) while it took a request in.", "Try again.")
+
+    with pytest.raises(GrammarError, match=r"cannot compile the schema: .*SIGSEGV"):
+        run(request(folder, out=None, wish=Wish(schema="{}")), Dying(shorten))
+
+
+def test_a_line_of_a_hundred_thousand_tokens_is_read_to_its_end(tmp_path: Path) -> None:
+    """A token is a character. One line has blanks, the other not even these."""
+    lines = {
+        "words.txt": "".join(f"{i:06} " for i in range(14286)),
+        "run.txt": "".join(f"{i:05}" for i in range(20000)),
+    }
+    for name, line in lines.items():
+        (tmp_path / name).write_text(line)
+    engine = SideBySide(lambda prompt: "A short summary.", n_ctx=2000)
+    done = run(request(*(tmp_path / name for name in lines), out=tmp_path / "o", part_tokens=1500), engine)
+    assert done.failed == 0
+    for row in rows(tmp_path / "o"):
+        line = lines[Path(row["source"]).name]
+        assert "".join(line[p["start"] : p["end"]] for p in row["parts"]) == line
+        assert all(p["tokens"] <= 1500 and p["summary"] for p in row["parts"])
+        read = "".join(p.split("\n\n", 1)[1].removesuffix("<assistant>") for p in engine.asked if "Summarize" in p)
+        assert line.replace(" ", "") in read.replace(" ", ""), "the model was shown all of it, in order"
+
+
 def test_an_engine_that_is_gone_ends_the_run(engine: SideBySide, many: Path, tmp_path: Path) -> None:
     class Gone(SideBySide):
         def submit(self, request: Any) -> int:
@@ -204,6 +234,28 @@ def test_stopping_keeps_rows_and_parts(engine: SideBySide, folder: Path, tmp_pat
     assert done.reused == len(answered) - 1
     assert len(engine.asked) == len(undisturbed.asked) - len(answered)
     assert rows(out) == rows(tmp_path / "whole")
+
+
+def test_stopping_is_seen_while_kept_answers_are_gone_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal parts have one answer: after the first, none of a thousand is asked for."""
+    (tmp_path / "same.txt").write_text(("Always the same words. " * 6 + "\n\n") * 1000)
+    engine, cancel, looked = SideBySide(shorten), threading.Event(), 0
+    get = Journal.get
+
+    def count(self: Journal, key: str) -> Answer | None:
+        nonlocal looked
+        looked += 1
+        return get(self, key)
+
+    monkeypatch.setattr(Journal, "get", count)
+    wanted = request(tmp_path / "same.txt", out=tmp_path / "o")
+    with pytest.raises(CancelledError):
+        for event in summarize(wanted, EngineWriter(engine), cancel):
+            if isinstance(event, PartDone):
+                cancel.set()
+    assert looked < 100
+    done = run(wanted, engine)
+    assert (done.failed, done.reused > 900) == (0, True)
 
 
 def test_a_half_written_row_is_cut_off_and_done_again(engine: SideBySide, folder: Path, tmp_path: Path) -> None:

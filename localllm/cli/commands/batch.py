@@ -39,6 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="requests side by side (default: what memory and cores allow; 8 at a server)",
     )
+    endpoint.add_ray(parser)
     group = endpoint.add(parser)
     group.add_argument("--timeout", type=float, metavar="S", help="seconds to wait for an answer (default: 600)")
     parser.add_argument("--retry-failed", action="store_true", help="try requests again that failed in an earlier run")
@@ -73,7 +74,7 @@ def _answerer(args: argparse.Namespace) -> Answerer:
         raise UsageError(f"--timeout must be above 0, not {args.timeout:g}.")
     if args.timeout is not None and args.endpoint is None:
         raise UsageError("--timeout needs --endpoint.", "Name the server.")
-    local = ("model", "adapter", "ctx", "threads", "template")
+    local = ("model", "adapter", "ctx", "threads", "template", "ray")
     if server := endpoint.given(args, local, parallel=args.parallel, timeout=args.timeout):
         from localllm.tasks.answer_endpoint import EndpointAnswerer
 
@@ -81,15 +82,15 @@ def _answerer(args: argparse.Namespace) -> Answerer:
     from localllm.tasks.answer_local import local_answerer
 
     setup = options.setup(args)
-    return local_answerer(
-        setup.registry,
-        setup.model,
-        setup.adapter,
-        n_ctx=setup.n_ctx,
-        n_threads=setup.n_threads,
-        n_slots=args.parallel,
-        template=args.template,
-    )
+    how = {"n_ctx": setup.n_ctx, "n_threads": setup.n_threads, "n_slots": args.parallel, "template": args.template}
+    here = local_answerer(setup.registry, setup.model, setup.adapter, **how)
+    if args.ray is None:
+        return here
+    from localllm.tasks.answer_ray import RayAnswerer, elsewhere
+    from localllm.tasks.ray_nodes import Cluster
+
+    names = {"model": elsewhere(setup.model), "adapter": elsewhere(setup.adapter) if setup.adapter else None}
+    return RayAnswerer(Cluster(args.ray), here, {**names, **how})
 
 
 class _View:

@@ -15,10 +15,11 @@ from localllm.errors import UsageError
 if TYPE_CHECKING:
     from localllm.tasks.endpoint_client import Endpoint
     from localllm.tasks.opening import Opened
+    from localllm.tasks.summary_ray import Machines
     from localllm.tasks.summary_writer import Writer
 
 SOME_FAILED = 3
-_LOCAL = ("model", "adapter", "threads", "fast", "chat_template")
+_LOCAL = ("model", "adapter", "threads", "fast", "chat_template", "ray")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     _add_wishes(parser.add_argument_group("the summary"))
     _add_work(parser.add_argument_group("the work"))
+    endpoint.add_ray(parser)
     group = endpoint.add(parser)
     group.add_argument(
         "--tokenizer",
@@ -74,33 +76,45 @@ def run(args: argparse.Namespace) -> int:
 
     printing = None if args.out else args.format or "text"
     with cancellable() as cancel, ExitStack() as stack:
-        writer, facts = _writer(args, stack)
+        writer, facts, machines = _writer(args, stack)
         request = SummarizeRequest(
             paths=tuple(args.paths), out=args.out, sampling=sampling, wish=wish, strategy=args.strategy,
             overlap=args.overlap, field=args.field, format=args.format, timeout=args.timeout,
             retry_failed=args.retry_failed, redo=args.redo, **facts,
         )  # fmt: skip
         view = stack.enter_context(SummarizeView(json=args.json, quiet=args.quiet, printing=printing))
-        for event in summarize(request, writer, cancel):
+        for event in summarize(request, writer, cancel, machines):
             view.draw(event)
     return SOME_FAILED if view.failed else 0
 
 
-def _writer(args: argparse.Namespace, stack: ExitStack) -> tuple[Writer, dict[str, Any]]:
-    """Who writes the summaries, and what SummarizeRequest is to know of it."""
+def _writer(args: argparse.Namespace, stack: ExitStack) -> tuple[Writer, dict[str, Any], Machines | None]:
+    """Who writes the summaries, what SummarizeRequest is to know of it, and the machines that it is to be done on."""
     if server := endpoint.given(args, _LOCAL, parallel=args.slots):
-        return _served(args, server, stack)
+        return *_served(args, server, stack), None
     from localllm.tasks.opening import open_model
     from localllm.tasks.summary_writer import EngineWriter
 
     setup = options.setup(args)
-    opened = open_model(
-        setup.registry, setup.model, setup.adapter, n_ctx=setup.n_ctx, n_threads=setup.n_threads, n_slots=args.slots,
-        template=args.chat_template, worker=True, exact=not args.fast,
-    )  # fmt: skip
+    how: dict[str, Any] = {
+        "n_ctx": setup.n_ctx, "n_threads": setup.n_threads, "n_slots": args.slots, "template": args.chat_template,
+        "exact": not args.fast,
+    }  # fmt: skip
+    machines = _machines(args.ray, setup, how) if args.ray is not None else None
+    here = how if machines is None else {**how, "n_slots": 1}  # the prompts are counted here and answered there
+    opened = open_model(setup.registry, setup.model, setup.adapter, worker=True, **here)
     stack.callback(opened.engine.close)
     part_tokens = args.part_tokens or opened.model.chunk_tokens
-    return EngineWriter(opened.engine), {"part_tokens": part_tokens, **_names(opened, setup)}
+    return EngineWriter(opened.engine), {"part_tokens": part_tokens, **_names(opened, setup)}, machines
+
+
+def _machines(address: str, setup: options.Setup, how: dict[str, Any]) -> Machines:
+    from localllm.tasks.answer_ray import elsewhere
+    from localllm.tasks.ray_nodes import Cluster
+    from localllm.tasks.summary_ray import Machines
+
+    adapter = elsewhere(setup.adapter) if setup.adapter else None
+    return Machines(Cluster(address), {"model": elsewhere(setup.model), "adapter": adapter, **how})
 
 
 def _served(args: argparse.Namespace, server: Endpoint, stack: ExitStack) -> tuple[Writer, dict[str, Any]]:
