@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 from localllm import children
 from localllm.errors import LocalLLMError
 
+_CONNECT_SECONDS = 20.0
 _TICK = 1.0  # seconds between signs of life
 _PATIENCE = 30.0
 """Seconds without a result after which a round that has lost a machine is over, however fast the others were."""
@@ -57,7 +58,7 @@ class Spread:
         return import_module("pyarrow").table({"number": numbers, "result": results, "error": errors})
 
 
-class _Child:
+class Child:
     """One round."""
 
     def __init__(self, out: int) -> None:
@@ -67,16 +68,24 @@ class _Child:
         self._found: queue.SimpleQueue[list[dict[str, Any]] | BaseException | None] = queue.SimpleQueue()
 
     def run(self, order: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+        late = threading.Timer(_CONNECT_SECONDS, self._no_answer)  # Ray itself waits for minutes
+        late.start()
         try:
             self._ray.init(address=order["address"], log_to_driver=False, logging_level=logging.CRITICAL)
         except (ConnectionError, RuntimeError, ValueError) as error:
             return self._say({"no_cluster": _reason(error)})
+        finally:
+            late.cancel()
         context = self._data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         machines = self._alive()
         results = self._begin(order, rows)
         threading.Thread(target=self._collect, args=(results,), daemon=True).start()
         self._pass_on(len(rows), machines)
+
+    def _no_answer(self) -> NoReturn:
+        self._say({"no_cluster": f"no answer within {_CONNECT_SECONDS:g} s"})
+        os._exit(1)
 
     def _begin(self, order: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
         """Ray Data's plan for the rows; it begins when its results are asked for."""
@@ -147,9 +156,14 @@ class _Child:
         os._exit(1)
 
     def _say(self, message: dict[str, Any]) -> None:
-        rest = memoryview(json.dumps(message).encode() + b"\n")
-        while rest:
-            rest = rest[os.write(self._out, rest) :]
+        say(self._out, message)
+
+
+def say(out: int, message: dict[str, Any]) -> None:
+    """Write a line for the parent."""
+    rest = memoryview(json.dumps(message).encode() + b"\n")
+    while rest:
+        rest = rest[os.write(out, rest) :]
 
 
 def _told(error: Exception) -> list[str]:
@@ -174,7 +188,11 @@ def main() -> None:
     rows = [json.loads(line) for line in lines]
     children.end_with_parent(1)
     # Ray sends objects by the name of their class, which on the other machines is not that of this program.
-    import_module("localllm.tasks.ray_child")._Child(out).run(order, rows)
+    this = import_module("localllm.tasks.ray_child")
+    try:
+        this.Child(out).run(order, rows)
+    except Exception as error:  # of Ray's, or in loading it
+        this.say(out, {"failed": f"{type(error).__name__}: {_reason(error)}"})
     os._exit(0)  # without waiting for Ray's threads
 
 

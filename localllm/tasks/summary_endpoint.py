@@ -54,7 +54,8 @@ class EndpointWriter:
             return
         reply = self._client.ask(CHAT, self._body("?", sampling) | {"max_tokens": 1})
         if reply.refusal:
-            raise GrammarError(f"The schema cannot be used. {reply.refusal.message}", "Use a simpler schema.")
+            said = reply.refusal.message.rstrip(".")
+            raise GrammarError(f"The schema cannot be used. {said}.", "Use a simpler schema.")
 
     def submit(self, prompt: str, sampling: Sampling, timeout: float | None) -> int:
         self._last_id += 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from localllm.errors import EngineError
+from localllm.errors import EngineError, UsageError
 from localllm.tasks.ray_nodes import Cluster, Work
 from tests.conftest import ROOT
 
@@ -107,3 +107,8 @@ def test_summaries_lose_a_node_and_are_those_of_one_machine(machines: Any, tmp_p
         return [json.loads(line) | {"timings": None} for line in path.read_text().splitlines()]
 
     assert rows(out) == rows(alone)
+
+
+def test_no_cluster_is_said_soon() -> None:
+    with pytest.raises(UsageError, match=r"no Ray cluster here that answers .*`ray start --head`"):
+        list(Cluster("127.0.0.1:1").spread(ITEMS, Work("tests.tasks.ray_workers:slowly")))
