@@ -1,0 +1,130 @@
+"""The search over the handbook: an FTS5 index in memory, made in a few milliseconds when it is first asked.
+
+Each word of a question that has a topic is looked up by itself. An entry's points are the sum of its words' BM25 over
+weighted columns; how sure a hit is depends on how much of the question, by the rarity of its words, the entry holds.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from localllm.handbook import terms
+from localllm.handbook.entries import Entry, Kind, entries
+from localllm.handbook.spelling import nearest
+
+COLUMNS = ("title", "words", "says", "body")
+WEIGHTS = (6.0, 5.0, 3.0, 1.0)
+"""Of a word in each column."""
+STRONG = "{title words says}"
+BODY = 0.5
+"""How far a word counts as held that stands in the body alone."""
+MISSPELT = 0.8
+"""How far a word counts that was found by its spelling."""
+PHRASE = 0.6
+"""How much two neighbouring words add where they are neighbours in the entry too."""
+FOUND = 0.45
+"""How much of a question the best entry holds at least; below it the handbook has no answer."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An entry for a question."""
+
+    entry: Entry
+    points: float
+    """For the order only."""
+    held: float
+    """The share of the question that the entry holds, from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class _Term:
+    text: str
+    weight: float
+    rarity: float
+    bm25: dict[int, float]
+    strong: frozenset[int]
+
+
+class Index:
+    """Over some entries."""
+
+    def __init__(self, given: Sequence[Entry]) -> None:
+        self._entries = tuple(given)
+        self._db = sqlite3.connect(":memory:", check_same_thread=False)
+        self._db.execute(f"CREATE VIRTUAL TABLE book USING fts5({', '.join(COLUMNS)}, tokenize = 'porter ascii')")
+        self._known: Counter[str] = Counter()
+        rows = []
+        for number, entry in enumerate(self._entries):
+            texts = (f"{entry.title} {entry.id}", " . ".join(entry.words), " . ".join(entry.says), entry.body)
+            rows.append((number, *(terms.indexed(text) for text in texts)))
+            self._known.update({word for text in texts for word in terms.words_of(text)})
+        self._db.executemany(f"INSERT INTO book (rowid, {', '.join(COLUMNS)}) VALUES (?, ?, ?, ?, ?)", rows)
+        self._spellings = {**self._known}
+        for word in terms.language().stop:
+            self._spellings.setdefault(word, 1)
+        for phrase in terms.language().synonyms:
+            for word in phrase:
+                self._spellings.setdefault(word, 1)
+
+    def search(self, question: str, most: int = 3) -> list[Hit]:
+        """The best entries, best first. Whether they answer is for `answers` to say."""
+        words = [word for word in terms.asked(question) if word not in terms.language().stop]
+        looked = [found for word in words if (found := self._look(word))]
+        total = sum(term.rarity for term in looked)
+        if not total:
+            return []
+        points: Counter[int] = Counter()
+        for term in looked:
+            for number, score in term.bm25.items():
+                points[number] += term.weight * score
+        for first, second in zip(looked, looked[1:], strict=False):
+            for number, score in self._scores(f'"{first.text} {second.text}"').items():
+                points[number] += PHRASE * score
+        best = points.most_common(most)
+        return [Hit(self._entries[number], score, self._held(number, looked) / total) for number, score in best]
+
+    def _held(self, number: int, looked: Sequence[_Term]) -> float:
+        return sum(
+            term.weight * term.rarity * (1.0 if number in term.strong else BODY)
+            for term in looked
+            if number in term.bm25
+        )
+
+    def _look(self, word: str) -> _Term | None:
+        """A word in the index, as it is or as it should be written; None for one without a topic after all."""
+        weight, scores = 1.0, self._scores(f'"{word}"')
+        if not scores and (meant := nearest(word, self._spellings)):
+            word = (terms.asked(meant) or [meant])[0]
+            if word in terms.language().stop:
+                return None
+            weight, scores = MISSPELT, self._scores(f'"{word}"')
+        rarity = math.log(1 + len(self._entries) / (1 + len(scores)))
+        strong = frozenset(self._scores(f'{STRONG} : "{word}"')) if scores else frozenset()
+        return _Term(word, weight, rarity, scores, strong)
+
+    def _scores(self, match: str) -> dict[int, float]:
+        weights = ", ".join(map(str, WEIGHTS))
+        rows = self._db.execute(f"SELECT rowid, -bm25(book, {weights}) FROM book WHERE book MATCH ?", (match,))
+        return dict(rows)
+
+
+@cache
+def handbook() -> Index:
+    """The index over all entries."""
+    return Index(entries())
+
+
+def answers(hits: Sequence[Hit]) -> bool:
+    """Whether the best of them is about the question at all."""
+    return bool(hits) and hits[0].held >= FOUND
+
+
+def listed(kind: Kind) -> list[Entry]:
+    """The entries of one kind, in the order of the handbook."""
+    return [entry for entry in entries() if entry.kind == kind]

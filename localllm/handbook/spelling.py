@@ -1,0 +1,45 @@
+"""The word that somebody meant: the nearest known one, if it is near enough."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def nearest(word: str, known: Mapping[str, int]) -> str | None:
+    """The known word with the fewest mistakes to `word`; among equals one with its first letter, then the commonest.
+
+    One mistake is forgiven from 4 letters on, two from 7. A mistake is a letter too many, missing or wrong, or two
+    that changed places. Words with digits are taken as they are.
+    """
+    most = 0 if len(word) < 4 or not word.isalpha() else 1 if len(word) < 7 else 2
+    if not most:
+        return None
+    best: tuple[int, bool, int] | None = None
+    found = None
+    letters = set(word)
+    for other, count in known.items():
+        if abs(len(other) - len(word)) > most or len(other) < 4 or len(letters.symmetric_difference(other)) > 2 * most:
+            continue
+        mistakes = distance(word, other, most)
+        if mistakes > most or (most == 1 and len(word) < 5 and other[0] != word[0]):
+            continue
+        rank = (mistakes, other[0] != word[0], -count)
+        if best is None or rank < best:
+            best, found = rank, other
+    return found
+
+
+def distance(a: str, b: str, most: int) -> int:
+    """Insertions, deletions, substitutions and swaps of neighbours that make b of a; more than `most` is `most` + 1."""
+    before: list[int] = []
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        last, before, row = before, row, [i]
+        for j, y in enumerate(b, 1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                cost = min(cost, last[j - 2] + 1)
+            row.append(cost)
+        if min(row) > most:
+            return most + 1
+    return row[-1]
