@@ -23,6 +23,12 @@ WEIGHTS = (6.0, 5.0, 3.0, 1.0)
 STRONG = "{title words says}"
 BODY = 0.5
 """How far a word counts as held that stands in the body alone."""
+STANDS = 1.5
+"""Points of a word, times its rarity, that stands in a title, in what people say or in a message."""
+WHOLE = 1.0
+"""The same for each word of a title or phrase that stands in the question as a whole."""
+UNKNOWN = 4.0
+"""Rarity of a word that occurs nowhere."""
 MISSPELT = 0.8
 """How far a word counts that was found by its spelling."""
 PHRASE = 0.6
@@ -65,29 +71,32 @@ class Index:
             rows.append((number, *(terms.indexed(text) for text in texts)))
             self._known.update({word for text in texts for word in terms.words_of(text)})
         self._db.executemany(f"INSERT INTO book (rowid, {', '.join(COLUMNS)}) VALUES (?, ?, ?, ?, ?)", rows)
-        self._spellings = {**self._known}
-        for word in terms.language().stop:
-            self._spellings.setdefault(word, 1)
-        for phrase in terms.language().synonyms:
-            for word in phrase:
-                self._spellings.setdefault(word, 1)
+        self._phrases = [
+            [frozenset(map(terms.stem, terms.asked(phrase))) for phrase in (entry.title, *entry.words)]
+            for entry in self._entries
+        ]
 
     def search(self, question: str, most: int = 3) -> list[Hit]:
         """The best entries, best first. Whether they answer is for `answers` to say."""
-        words = [word for word in terms.asked(question) if word not in terms.language().stop]
-        looked = [found for word in words if (found := self._look(word))]
+        looked = [self._look(word) for word in terms.asked(question)]
         total = sum(term.rarity for term in looked)
-        if not total:
-            return []
         points: Counter[int] = Counter()
         for term in looked:
             for number, score in term.bm25.items():
-                points[number] += term.weight * score
+                points[number] += term.weight * (score + STANDS * term.rarity * (number in term.strong))
         for first, second in zip(looked, looked[1:], strict=False):
             for number, score in self._scores(f'"{first.text} {second.text}"').items():
                 points[number] += PHRASE * score
+        rarity = {terms.stem(term.text): term.rarity for term in looked}
+        for number in points:
+            points[number] += WHOLE * self._whole(number, rarity)
         best = points.most_common(most)
         return [Hit(self._entries[number], score, self._held(number, looked) / total) for number, score in best]
+
+    def _whole(self, number: int, rarity: dict[str, float]) -> float:
+        """The most that a title or phrase of an entry holds of the question, if all of it stands there."""
+        asked = set(rarity)
+        return max((sum(rarity[w] for w in phrase) for phrase in self._phrases[number] if phrase <= asked), default=0)
 
     def _held(self, number: int, looked: Sequence[_Term]) -> float:
         return sum(
@@ -96,16 +105,16 @@ class Index:
             if number in term.bm25
         )
 
-    def _look(self, word: str) -> _Term | None:
-        """A word in the index, as it is or as it should be written; None for one without a topic after all."""
+    def _look(self, word: str) -> _Term:
+        """A word in the index, as it is or as it should be written."""
         weight, scores = 1.0, self._scores(f'"{word}"')
-        if not scores and (meant := nearest(word, self._spellings)):
-            word = (terms.asked(meant) or [meant])[0]
-            if word in terms.language().stop:
-                return None
+        if not scores and (meant := nearest(word, self._known)):
+            word = next(iter(terms.asked(meant)), meant)
             weight, scores = MISSPELT, self._scores(f'"{word}"')
-        rarity = math.log(1 + len(self._entries) / (1 + len(scores)))
-        strong = frozenset(self._scores(f'{STRONG} : "{word}"')) if scores else frozenset()
+        if not scores:
+            return _Term(word, 0.0, UNKNOWN, {}, frozenset())
+        strong = frozenset(self._scores(f'{STRONG} : "{word}"'))
+        rarity = math.log(1 + len(self._entries) / (1 + len(strong)))
         return _Term(word, weight, rarity, scores, strong)
 
     def _scores(self, match: str) -> dict[int, float]:

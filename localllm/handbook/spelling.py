@@ -8,7 +8,7 @@ from collections.abc import Mapping
 def nearest(word: str, known: Mapping[str, int]) -> str | None:
     """The known word with the fewest mistakes to `word`; among equals one with its first letter, then the commonest.
 
-    One mistake is forgiven from 4 letters on, two from 7. A mistake is a letter too many, missing or wrong, or two
+    One mistake is forgiven from 4 letters on, two from 7; the first letter may be wrong from 6 on. A mistake is a letter too many, missing or wrong, or two
     that changed places. Words with digits are taken as they are.
     """
     most = 0 if len(word) < 4 or not word.isalpha() else 1 if len(word) < 7 else 2
@@ -21,7 +21,7 @@ def nearest(word: str, known: Mapping[str, int]) -> str | None:
         if abs(len(other) - len(word)) > most or len(other) < 4 or len(letters.symmetric_difference(other)) > 2 * most:
             continue
         mistakes = distance(word, other, most)
-        if mistakes > most or (most == 1 and len(word) < 5 and other[0] != word[0]):
+        if mistakes > most or (other[0] != word[0] and (mistakes > 1 or len(word) < 6)):
             continue
         rank = (mistakes, other[0] != word[0], -count)
         if best is None or rank < best:

@@ -13,7 +13,8 @@ _JOINTS = re.compile(r"[-_.+'/]")
 _FILE = Path(__file__).with_name("synonyms.toml")
 _LONGEST = 4
 """Words of the longest phrase that is a synonym."""
-_ENDINGS = ("s", "es", "ed", "d", "ing")
+_ENDINGS = (("sses", "ss"), ("ies", "y"), ("ss", "ss"), ("us", "us"), ("is", "is"), ("s", ""), ("ing", ""), ("ed", ""),
+            ("ly", ""))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Language:
     """What is known of words beside the entries."""
 
     synonyms: dict[tuple[str, ...], str]
-    """A word or phrase -> the one that stands for its group."""
+    """The stems of a word or phrase -> the word that stands for its group."""
     stop: frozenset[str]
     """Words without a topic of their own."""
 
@@ -32,70 +33,51 @@ def language() -> Language:
     table = tomllib.loads(_FILE.read_text("utf-8"))
     synonyms = {}
     for group in table["synonyms"]:
-        first = _joined(group[0])
         for phrase in group:
-            synonyms[tuple(_pieces(phrase))] = first
-    stop = frozenset(word for line in table["stop"] for word in line.split())
-    return Language(synonyms, stop)
+            synonyms[tuple(map(stem, words_of(phrase)))] = "".join(words_of(group[0]))
+    return Language(synonyms, frozenset(word for line in table["stop"] for word in line.split()))
 
 
 def words_of(text: str) -> list[str]:
-    """Single words, for counting and for spelling."""
-    return _pieces(text)
+    """The single words of a text, in lower case; compounds are taken apart."""
+    return [part for match in _WORD.findall(text.lower().replace("’", "'")) for part in _JOINTS.split(match) if part]
 
 
 def indexed(text: str) -> str:
-    """A text for the index: its words, joined compounds, and what stands for its synonyms."""
-    found: list[str] = []
-    lowered = text.lower().replace("’", "'")
-    for match in _WORD.finditer(lowered):
-        word = match.group()
-        parts = _JOINTS.split(word)
-        found += parts
-        if len(parts) > 1:
-            found.append("".join(parts))
+    """A text for the index: its words, compounds joined as well, and what stands for synonyms."""
+    compounds = ["".join(_JOINTS.split(word)) for word in _WORD.findall(text.lower()) if _JOINTS.search(word)]
+    pieces = words_of(text)
+    stems = [stem(word) for word in pieces]
     known = language().synonyms
-    pieces = _pieces(text)
-    for i in range(len(pieces)):
-        for n in range(1, _LONGEST + 1):
-            if stands := _stands(tuple(pieces[i : i + n]), known) if i + n <= len(pieces) else None:
-                found.append(stands)
-    return " ".join(found)
+    spans = (tuple(stems[i : i + n]) for i in range(len(stems)) for n in range(1, _LONGEST + 1))
+    return " ".join([*pieces, *compounds, *(known[span] for span in spans if span in known)])
 
 
 def asked(text: str) -> list[str]:
-    """The words of a question, in order: phrases and words with synonyms as what stands for them; none twice."""
-    pieces, known = _pieces(text), language().synonyms
+    """The words of a question that have a topic, in order and none twice; synonyms as what stands for them."""
+    pieces, known = words_of(text), language().synonyms
+    stems = [stem(word) for word in pieces]
     found: list[str] = []
     i = 0
     while i < len(pieces):
-        for n in range(min(_LONGEST, len(pieces) - i), 0, -1):
-            if stands := _stands(tuple(pieces[i : i + n]), known):
-                found.append(stands)
-                i += n
-                break
-        else:
+        spans = (n for n in range(min(_LONGEST, len(pieces) - i), 0, -1) if tuple(stems[i : i + n]) in known)
+        n = next(spans, 0)
+        if n:
+            found.append(known[tuple(stems[i : i + n])])
+        elif pieces[i] not in language().stop:
             found.append(pieces[i])
-            i += 1
+        i += n or 1
     return list(dict.fromkeys(found))
 
 
-def _stands(phrase: tuple[str, ...], known: dict[tuple[str, ...], str]) -> str | None:
-    """What stands for a phrase, whose last word may have an ending."""
-    if phrase in known:
-        return known[phrase]
-    *start, last = phrase
-    for ending in _ENDINGS:
-        if last.endswith(ending) and (*start, last.removesuffix(ending)) in known:
-            return known[(*start, last.removesuffix(ending))]
-    return None
-
-
-def _pieces(text: str) -> list[str]:
-    return [
-        part for match in _WORD.finditer(text.lower().replace("’", "'")) for part in _JOINTS.split(match.group()) if part
-    ]
-
-
-def _joined(phrase: str) -> str:
-    return "".join(_pieces(phrase))
+def stem(word: str) -> str:
+    """A word without its ending, roughly: for comparing words that the index does not compare."""
+    if len(word) < 4:
+        return word
+    for ending, instead in _ENDINGS:
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            word = word.removesuffix(ending) + instead
+            break
+    if len(word) > 4 and word[-1] == word[-2] and word[-1] not in "ls":
+        word = word[:-1]
+    return word.removesuffix("e") if len(word) > 4 else word
