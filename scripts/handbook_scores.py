@@ -92,7 +92,7 @@ def _misses(rows: Sequence[Asked]) -> None:
         hits = handbook().search(row.question)
         wrong = not hits or hits[0].entry.id not in row.entries
         if (wrong if row.entries else False) or answers(hits) != bool(row.entries):
-            best = ", ".join(f"{hit.entry.id} {hit.points:.1f}/{hit.held:.2f}" for hit in hits)
+            best = ", ".join(f"{hit.entry.id} {hit.points:.1f}/{hit.certainty:.2f}" for hit in hits)
             print(f"{'DECLINED' if not answers(hits) else '':9}{row.question}\n{'':9}{row.entries} <- {best}")
 
 

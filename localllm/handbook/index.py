@@ -7,6 +7,7 @@ weighted columns; how sure a hit is depends on how much of the question, by the 
 from __future__ import annotations
 
 import math
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
@@ -21,20 +22,41 @@ COLUMNS = ("title", "words", "says", "body")
 WEIGHTS = (6.0, 5.0, 3.0, 1.0)
 """Of a word in each column."""
 STRONG = "{title words says}"
+TOPIC, TOPICS = 0.15, 2
+"""What each word that is typical of this program adds to the certainty, and how many of them count."""
+THIS = 0.1
+"""What it adds that the question says "it" of something that it does not name."""
+SAID = 0.4
+"""What it adds that people say all of the question in these very words."""
 BODY = 0.5
 """How far a word counts as held that stands in the body alone."""
 STANDS = 1.5
 """Points of a word, times its rarity, that stands in a title, in what people say or in a message."""
 WHOLE = 1.0
 """The same for each word of a title or phrase that stands in the question as a whole."""
+TURNS = 0.7
+"""The same for each two or three words of the question, whether they have a topic or not, that people say so."""
+KIND = 2.0
+"""Points of an entry that is of the kind that the question asks for."""
 UNKNOWN = 4.0
 """Rarity of a word that occurs nowhere."""
-MISSPELT = 0.8
+MISSPELT = 0.75
 """How far a word counts that was found by its spelling."""
 PHRASE = 0.6
 """How much two neighbouring words add where they are neighbours in the entry too."""
-FOUND = 0.45
-"""How much of a question the best entry holds at least; below it the handbook has no answer."""
+FOUND = 0.69
+"""The certainty from which on the best entry is an answer; below it the handbook has none."""
+
+
+_CUES: tuple[tuple[re.Pattern[str], tuple[Kind, ...]], ...] = (
+    (re.compile(r"\b(errors?|(it|that) (says|said|complains|tells me|could not|will not|won't)|refused|fail(s|ed))\b"), ("error",)),
+    (re.compile(r"\bwhat (is|are|does .* mean|means?)\b|\bexplain|\bmeaning\b|\bdefinition\b|\bwhat's\b"), ("idea",)),
+    (re.compile(r"--\w|\b(option|flag|parameter)\b"), ("option",)),
+    (re.compile(r"\bhow (do|can|to|should)\b"), ("how-to", "command")),
+)  # fmt: skip
+
+
+_THIS = re.compile(r"\b(it|he)\b")
 
 
 @dataclass(frozen=True)
@@ -44,8 +66,8 @@ class Hit:
     entry: Entry
     points: float
     """For the order only."""
-    held: float
-    """The share of the question that the entry holds, from 0 to 1."""
+    certainty: float
+    """How sure it is that the entry is about the question: mainly the share of it that the entry holds."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +101,6 @@ class Index:
     def search(self, question: str, most: int = 3) -> list[Hit]:
         """The best entries, best first. Whether they answer is for `answers` to say."""
         looked = [self._look(word) for word in terms.asked(question)]
-        total = sum(term.rarity for term in looked)
         points: Counter[int] = Counter()
         for term in looked:
             for number, score in term.bm25.items():
@@ -87,11 +108,29 @@ class Index:
         for first, second in zip(looked, looked[1:], strict=False):
             for number, score in self._scores(f'"{first.text} {second.text}"').items():
                 points[number] += PHRASE * score
+        turns = self._turns(question)
+        for found in turns:
+            for number in found:
+                points[number] += TURNS * math.log(1 + len(self._entries) / (1 + len(found)))
         rarity = {terms.stem(term.text): term.rarity for term in looked}
+        wanted = _kinds(question)
         for number in points:
-            points[number] += WHOLE * self._whole(number, rarity)
-        best = points.most_common(most)
-        return [Hit(self._entries[number], score, self._held(number, looked) / total) for number, score in best]
+            points[number] += WHOLE * self._whole(number, rarity) + KIND * (self._entries[number].kind in wanted)
+        about = _about(question, [term.text for term in looked])
+        return [
+            Hit(self._entries[number], score, about + self._held(number, looked) + self._said(number, question))
+            for number, score in points.most_common(most)
+        ]
+
+    def _turns(self, question: str, lengths: Sequence[int] = (2, 3)) -> list[set[int]]:
+        """For each turn of phrase of so many words, the entries of which people speak in it."""
+        words = terms.words_of(question)
+        turns = {" ".join(words[i : i + n]) for n in lengths for i in range(len(words) - n + 1)}
+        return [set(self._scores(f'{{title words}} : "{turn}"')) for turn in sorted(turns)]
+
+    def _said(self, number: int, question: str) -> float:
+        found = self._turns(question, (3,))
+        return SAID * sum(number in entries for entries in found) / len(found) if found else 0.0
 
     def _whole(self, number: int, rarity: dict[str, float]) -> float:
         """The most that a title or phrase of an entry holds of the question, if all of it stands there."""
@@ -99,11 +138,13 @@ class Index:
         return max((sum(rarity[w] for w in phrase) for phrase in self._phrases[number] if phrase <= asked), default=0)
 
     def _held(self, number: int, looked: Sequence[_Term]) -> float:
-        return sum(
+        """The share of the question's words, by their rarity, that an entry holds."""
+        held = (
             term.weight * term.rarity * (1.0 if number in term.strong else BODY)
             for term in looked
             if number in term.bm25
         )
+        return sum(held) / (sum(term.rarity for term in looked) or 1.0)
 
     def _look(self, word: str) -> _Term:
         """A word in the index, as it is or as it should be written."""
@@ -129,9 +170,23 @@ def handbook() -> Index:
     return Index(entries())
 
 
+def _kinds(question: str) -> tuple[Kind, ...]:
+    """Kinds of entries that a question asks for by its wording."""
+    for pattern, kinds in _CUES:
+        if pattern.search(question.lower()):
+            return kinds
+    return ()
+
+
+def _about(question: str, words: Sequence[str]) -> float:
+    """What the wording adds to the certainty that the question is about this program."""
+    topical = sum(word in terms.language().topic for word in words)
+    return TOPIC * min(topical, TOPICS) + THIS * bool(_THIS.search(question.lower()))
+
+
 def answers(hits: Sequence[Hit]) -> bool:
     """Whether the best of them is about the question at all."""
-    return bool(hits) and hits[0].held >= FOUND
+    return bool(hits) and hits[0].certainty >= FOUND
 
 
 def listed(kind: Kind) -> list[Entry]:

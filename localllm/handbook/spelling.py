@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 
+_SOUNDS = (("ph", "f"), ("ck", "k"), ("c", "k"), ("z", "s"), ("y", "i"), ("v", "w"))
+
+
 def nearest(word: str, known: Mapping[str, int]) -> str | None:
     """The known word with the fewest mistakes to `word`; among equals one with its first letter, then the commonest.
 
     One mistake is forgiven from 4 letters on, two from 7; the first letter may be wrong from 6 on. A mistake is a letter too many, missing or wrong, or two
-    that changed places. Words with digits are taken as they are.
+    that changed places. A word that sounds alike is near at any length. Words with digits are taken as they are.
     """
-    most = 0 if len(word) < 4 or not word.isalpha() else 1 if len(word) < 7 else 2
-    if not most:
+    if not word.isalpha() or len(word) < 3:
         return None
+    if alike := [other for other in known if abs(len(other) - len(word)) < 3 and sound(other) == sound(word)]:
+        return max(alike, key=lambda other: known[other])
+    most = 0 if len(word) < 4 else 1 if len(word) < 7 else 2
     best: tuple[int, bool, int] | None = None
     found = None
     letters = set(word)
@@ -43,3 +48,10 @@ def distance(a: str, b: str, most: int) -> int:
         if min(row) > most:
             return most + 1
     return row[-1]
+
+
+def sound(word: str) -> str:
+    """What is left of a word when letters that sound alike are written alike: "alfa" and "alpha" are the same."""
+    for letters, like in _SOUNDS:
+        word = word.replace(letters, like)
+    return "".join(x for x, before in zip(word, " " + word, strict=False) if x != before)

@@ -25,6 +25,8 @@ class Language:
     """The stems of a word or phrase -> the word that stands for its group."""
     stop: frozenset[str]
     """Words without a topic of their own."""
+    topic: frozenset[str]
+    """Words that make it likely that a question is about this program."""
 
 
 @cache
@@ -35,7 +37,8 @@ def language() -> Language:
     for group in table["synonyms"]:
         for phrase in group:
             synonyms[tuple(map(stem, words_of(phrase)))] = "".join(words_of(group[0]))
-    return Language(synonyms, frozenset(word for line in table["stop"] for word in line.split()))
+    stop, topic = (frozenset(word for line in table[key] for word in line.split()) for key in ("stop", "topic"))
+    return Language(synonyms, stop, topic)
 
 
 def words_of(text: str) -> list[str]:
