@@ -33,6 +33,7 @@ COMMANDS = {
     "show": "everything about one model or adapter",
     "bench": "how fast things are on this machine, beside other programs",
     "doctor": "what this machine has and what it lacks",
+    "help": "the handbook: look a topic or a question up",
 }
 EPILOG = """examples:
   localllm                                         chat with the built-in model
@@ -41,7 +42,7 @@ EPILOG = """examples:
   localllm finetune tickets.jsonl --name tickets   teach it; then: localllm ask --adapter tickets "..."
   localllm summarize notes/ --out summaries.jsonl  every .txt and .md file below notes/
 
-`localllm COMMAND --help` has each command's options."""
+`localllm COMMAND --help` has each command's options; `localllm help QUESTION` looks a question up."""
 
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import re
 import sqlite3
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
+from itertools import pairwise
 
 from localllm.handbook import terms
 from localllm.handbook.entries import Entry, Kind, entries
@@ -26,8 +27,8 @@ TOPIC, TOPICS = 0.15, 2
 """What each word that is typical of this program adds to the certainty, and how many of them count."""
 THIS = 0.1
 """What it adds that the question says "it" of something that it does not name."""
-SAID = 0.4
-"""What it adds that people say all of the question in these very words."""
+SAID, ALL_SAID = 0.4, 0.7
+"""What it adds that people say so: times the share of the question's turns of phrase, and for all of them."""
 BODY = 0.5
 """How far a word counts as held that stands in the body alone."""
 STANDS = 1.5
@@ -35,11 +36,13 @@ STANDS = 1.5
 WHOLE = 1.0
 """The same for each word of a title or phrase that stands in the question as a whole."""
 TURNS = 0.7
-"""The same for each two or three words of the question, whether they have a topic or not, that people say so."""
+"""The same for each two or three words of the question, with a topic or not, that stand so in one of these."""
 KIND = 2.0
 """Points of an entry that is of the kind that the question asks for."""
-UNKNOWN = 4.0
-"""Rarity of a word that occurs nowhere."""
+CLOSER = 12
+"""How many entries are looked at for that."""
+UNKNOWN, NUMBER = 4.0, 1.0
+"""Rarity of a word that occurs nowhere, and of a number that does not."""
 MISSPELT = 0.75
 """How far a word counts that was found by its spelling."""
 PHRASE = 0.6
@@ -49,13 +52,12 @@ FOUND = 0.69
 
 
 _CUES: tuple[tuple[re.Pattern[str], tuple[Kind, ...]], ...] = (
-    (re.compile(r"\b(errors?|(it|that) (says|said|complains|tells me|could not|will not|won't)|refused|fail(s|ed))\b"), ("error",)),
+    (re.compile(r"\berrors?\b|\brefused|\bfail(s|ed)\b"), ("error",)),
+    (re.compile(r"\bit (says|said|complains|tells me|could not|will not|won't)\b"), ("error",)),
     (re.compile(r"\bwhat (is|are|does .* mean|means?)\b|\bexplain|\bmeaning\b|\bdefinition\b|\bwhat's\b"), ("idea",)),
     (re.compile(r"--\w|\b(option|flag|parameter)\b"), ("option",)),
     (re.compile(r"\bhow (do|can|to|should)\b"), ("how-to", "command")),
-)  # fmt: skip
-
-
+)
 _THIS = re.compile(r"\b(it|he)\b")
 
 
@@ -86,26 +88,28 @@ class Index:
         self._entries = tuple(given)
         self._db = sqlite3.connect(":memory:", check_same_thread=False)
         self._db.execute(f"CREATE VIRTUAL TABLE book USING fts5({', '.join(COLUMNS)}, tokenize = 'porter ascii')")
-        self._known: Counter[str] = Counter()
         rows = []
         for number, entry in enumerate(self._entries):
             texts = (f"{entry.title} {entry.id}", " . ".join(entry.words), " . ".join(entry.says), entry.body)
             rows.append((number, *(terms.indexed(text) for text in texts)))
-            self._known.update({word for text in texts for word in terms.words_of(text)})
         self._db.executemany(f"INSERT INTO book (rowid, {', '.join(COLUMNS)}) VALUES (?, ?, ?, ?, ?)", rows)
-        self._phrases = [
-            [frozenset(map(terms.stem, terms.asked(phrase))) for phrase in (entry.title, *entry.words)]
-            for entry in self._entries
-        ]
+
+    @cached_property
+    def _known(self) -> Counter[str]:
+        """Every word of the entries, and in how many of them it stands: what a misspelt word may have been meant as."""
+        known: Counter[str] = Counter()
+        for entry in self._entries:
+            known.update(set(terms.words_of(" ".join((entry.title, *entry.words, *entry.says, entry.body)))))
+        return known
 
     def search(self, question: str, most: int = 3) -> list[Hit]:
         """The best entries, best first. Whether they answer is for `answers` to say."""
         looked = [self._look(word) for word in terms.asked(question)]
-        points: Counter[int] = Counter()
+        points: defaultdict[int, float] = defaultdict(float)
         for term in looked:
             for number, score in term.bm25.items():
                 points[number] += term.weight * (score + STANDS * term.rarity * (number in term.strong))
-        for first, second in zip(looked, looked[1:], strict=False):
+        for first, second in pairwise(looked):
             for number, score in self._scores(f'"{first.text} {second.text}"').items():
                 points[number] += PHRASE * score
         turns = self._turns(question)
@@ -114,28 +118,31 @@ class Index:
                 points[number] += TURNS * math.log(1 + len(self._entries) / (1 + len(found)))
         rarity = {terms.stem(term.text): term.rarity for term in looked}
         wanted = _kinds(question)
-        for number in points:
+        for number, _ in _best(points, CLOSER):
             points[number] += WHOLE * self._whole(number, rarity) + KIND * (self._entries[number].kind in wanted)
         about = _about(question, [term.text for term in looked])
         return [
             Hit(self._entries[number], score, about + self._held(number, looked) + self._said(number, question))
-            for number, score in points.most_common(most)
+            for number, score in _best(points, most)
         ]
 
     def _turns(self, question: str, lengths: Sequence[int] = (2, 3)) -> list[set[int]]:
         """For each turn of phrase of so many words, the entries of which people speak in it."""
         words = terms.words_of(question)
         turns = {" ".join(words[i : i + n]) for n in lengths for i in range(len(words) - n + 1)}
-        return [set(self._scores(f'{{title words}} : "{turn}"')) for turn in sorted(turns)]
+        return [set(self._scores(f'{STRONG} : "{turn}"')) for turn in sorted(turns)]
 
     def _said(self, number: int, question: str) -> float:
         found = self._turns(question, (3,))
-        return SAID * sum(number in entries for entries in found) / len(found) if found else 0.0
+        share = sum(number in entries for entries in found) / len(found) if found else 0.0
+        return ALL_SAID if share == 1 else SAID * share
 
     def _whole(self, number: int, rarity: dict[str, float]) -> float:
         """The most that a title or phrase of an entry holds of the question, if all of it stands there."""
         asked = set(rarity)
-        return max((sum(rarity[w] for w in phrase) for phrase in self._phrases[number] if phrase <= asked), default=0)
+        entry = self._entries[number]
+        phrases = (frozenset(map(terms.stem, terms.asked(phrase))) for phrase in (entry.title, *entry.words))
+        return max((sum(rarity[w] for w in phrase) for phrase in phrases if phrase <= asked), default=0)
 
     def _held(self, number: int, looked: Sequence[_Term]) -> float:
         """The share of the question's words, by their rarity, that an entry holds."""
@@ -153,7 +160,7 @@ class Index:
             word = next(iter(terms.asked(meant)), meant)
             weight, scores = MISSPELT, self._scores(f'"{word}"')
         if not scores:
-            return _Term(word, 0.0, UNKNOWN, {}, frozenset())
+            return _Term(word, 0.0, NUMBER if word.isdigit() else UNKNOWN, {}, frozenset())
         strong = frozenset(self._scores(f'{STRONG} : "{word}"'))
         rarity = math.log(1 + len(self._entries) / (1 + len(strong)))
         return _Term(word, weight, rarity, scores, strong)
@@ -168,6 +175,10 @@ class Index:
 def handbook() -> Index:
     """The index over all entries."""
     return Index(entries())
+
+
+def _best(points: Mapping[int, float], most: int) -> list[tuple[int, float]]:
+    return sorted(points.items(), key=lambda pair: (-pair[1], pair[0]))[:most]
 
 
 def _kinds(question: str) -> tuple[Kind, ...]:

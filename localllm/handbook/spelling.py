@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-
 _SOUNDS = (("ph", "f"), ("ck", "k"), ("c", "k"), ("z", "s"), ("y", "i"), ("v", "w"))
 
 
 def nearest(word: str, known: Mapping[str, int]) -> str | None:
     """The known word with the fewest mistakes to `word`; among equals one with its first letter, then the commonest.
 
-    One mistake is forgiven from 4 letters on, two from 7; the first letter may be wrong from 6 on. A mistake is a letter too many, missing or wrong, or two
-    that changed places. A word that sounds alike is near at any length. Words with digits are taken as they are.
+    A mistake is a letter too many, missing or wrong, or two that changed places. One is forgiven from 4 letters on, two
+    from 7; the first letter may be wrong from 6 on. A word that sounds alike is near at any length. Words with digits
+    are taken as they are.
     """
     if not word.isalpha() or len(word) < 3:
         return None

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-_WORD = re.compile(r"[a-z0-9]+(?:[-_.+'/][a-z0-9]+)*")
-_JOINTS = re.compile(r"[-_.+'/]")
+_WORD = re.compile(r"[a-z0-9]+")
+_COMPOUND = re.compile(r"[a-z0-9]+(?:[-_.+'/][a-z0-9]+)+")
 _FILE = Path(__file__).with_name("synonyms.toml")
-_LONGEST = 4
-"""Words of the longest phrase that is a synonym."""
 _ENDINGS = (("sses", "ss"), ("ies", "y"), ("ss", "ss"), ("us", "us"), ("is", "is"), ("s", ""), ("ing", ""), ("ed", ""),
             ("ly", ""))  # fmt: skip
 
@@ -21,8 +19,8 @@ _ENDINGS = (("sses", "ss"), ("ies", "y"), ("ss", "ss"), ("us", "us"), ("is", "is
 class Language:
     """What is known of words beside the entries."""
 
-    synonyms: dict[tuple[str, ...], str]
-    """The stems of a word or phrase -> the word that stands for its group."""
+    synonyms: dict[str, list[tuple[tuple[str, ...], str]]]
+    """The first stem of a word or phrase -> all its stems, and the word that stands for its group; longest first."""
     stop: frozenset[str]
     """Words without a topic of their own."""
     topic: frozenset[str]
@@ -33,46 +31,52 @@ class Language:
 def language() -> Language:
     """From `synonyms.toml`."""
     table = tomllib.loads(_FILE.read_text("utf-8"))
-    synonyms = {}
+    synonyms: dict[str, list[tuple[tuple[str, ...], str]]] = {}
     for group in table["synonyms"]:
         for phrase in group:
-            synonyms[tuple(map(stem, words_of(phrase)))] = "".join(words_of(group[0]))
+            stems = tuple(map(stem, words_of(phrase)))
+            synonyms.setdefault(stems[0], []).append((stems, "".join(words_of(group[0]))))
+    for phrases in synonyms.values():
+        phrases.sort(key=lambda pair: -len(pair[0]))
     stop, topic = (frozenset(word for line in table[key] for word in line.split()) for key in ("stop", "topic"))
     return Language(synonyms, stop, topic)
 
 
 def words_of(text: str) -> list[str]:
     """The single words of a text, in lower case; compounds are taken apart."""
-    return [part for match in _WORD.findall(text.lower().replace("’", "'")) for part in _JOINTS.split(match) if part]
+    return _WORD.findall(text.lower())
 
 
 def indexed(text: str) -> str:
     """A text for the index: its words, compounds joined as well, and what stands for synonyms."""
-    compounds = ["".join(_JOINTS.split(word)) for word in _WORD.findall(text.lower()) if _JOINTS.search(word)]
-    pieces = words_of(text)
-    stems = [stem(word) for word in pieces]
-    known = language().synonyms
-    spans = (tuple(stems[i : i + n]) for i in range(len(stems)) for n in range(1, _LONGEST + 1))
-    return " ".join([*pieces, *compounds, *(known[span] for span in spans if span in known)])
+    compounds = ["".join(_WORD.findall(word)) for word in _COMPOUND.findall(text.lower())]
+    pieces, known = words_of(text), language().synonyms
+    stems = tuple(map(stem, pieces))
+    instead = [stands for i, first in enumerate(stems) if first in known for _, stands in _phrases_at(stems, i)]
+    return " ".join([*pieces, *compounds, *instead])
 
 
 def asked(text: str) -> list[str]:
     """The words of a question that have a topic, in order and none twice; synonyms as what stands for them."""
-    pieces, known = words_of(text), language().synonyms
-    stems = [stem(word) for word in pieces]
+    pieces = words_of(text)
+    stems = tuple(map(stem, pieces))
     found: list[str] = []
     i = 0
     while i < len(pieces):
-        spans = (n for n in range(min(_LONGEST, len(pieces) - i), 0, -1) if tuple(stems[i : i + n]) in known)
-        n = next(spans, 0)
-        if n:
-            found.append(known[tuple(stems[i : i + n])])
-        elif pieces[i] not in language().stop:
-            found.append(pieces[i])
-        i += n or 1
+        n, stands = next(iter(_phrases_at(stems, i)), (1, pieces[i]))
+        if stands not in language().stop:
+            found.append(stands)
+        i += n
     return list(dict.fromkeys(found))
 
 
+def _phrases_at(stems: tuple[str, ...], i: int) -> list[tuple[int, str]]:
+    """Words and phrases with synonyms that begin at i: their length and what stands for them, longest first."""
+    known = language().synonyms.get(stems[i], ())
+    return [(len(phrase), stands) for phrase, stands in known if stems[i : i + len(phrase)] == phrase]
+
+
+@cache
 def stem(word: str) -> str:
     """A word without its ending, roughly: for comparing words that the index does not compare."""
     if len(word) < 4:

@@ -48,7 +48,8 @@ def test_a_schema_makes_the_answer_json(tmp_path: Path) -> None:
 
 
 def test_sampling_options_reach_the_engine() -> None:
-    hot = ["ask", "--temperature", "1.8", "--max-tokens", "24", "--top-p", "0.99", "Tell me about the sea."]
+    options = ["--no-handbook", "--temperature", "1.8", "--max-tokens", "24", "--top-p", "0.99"]
+    hot = ["ask", *options, "Tell me about the sea."]
     texts = {run(*hot, "--seed", seed).out for seed in ("1", "2", "3")}
     assert len(texts) > 1
     assert run(*hot, "--seed", "1").out in texts
@@ -71,6 +72,34 @@ def test_an_answer_cut_by_the_context_says_so() -> None:
     outcome = run("ask", "--ctx", "256", "--logit-bias", "2=-inf", "--logit-bias", "0=-inf", "Hello")
     assert outcome.code == 0
     assert "the answer was cut: the context of 256 tokens is full" in outcome.err
+
+
+def test_the_built_in_model_answers_from_the_handbook_and_says_so() -> None:
+    report = run("ask", "--json", "What is LoRA?")
+    assert report.json["handbook"] == ["lora"]
+    assert report.err == "from the handbook: LoRA (lora)\n"
+    assert report.json["text"]
+    off = run("ask", "--json", "--no-handbook", "What is LoRA?")
+    assert off.json["handbook"] == []
+    assert off.err == ""
+    assert off.json["prompt_tokens"] < report.json["prompt_tokens"] / 4
+
+
+def test_what_the_handbook_lacks_is_said_without_asking_the_model() -> None:
+    outcome = run("ask", "What is the capital of Mongolia?")
+    assert outcome.code == 0
+    assert outcome.out.startswith("The handbook has nothing on that")
+    assert "--model" in outcome.out
+    report = run("ask", "--json", "What is the capital of Mongolia?").json
+    assert (report["finish_reason"], report["handbook"]) == ("declined", [])
+
+
+def test_another_model_looks_things_up_only_when_asked(stories: Path) -> None:
+    plain = run("ask", "--json", "-m", stories, "--max-tokens", "4", "What is LoRA?")
+    assert (plain.err, plain.json["handbook"]) == ("", [])
+    told = run("ask", "--json", "--handbook", "-m", stories, "--max-tokens", "4", "What is LoRA?")
+    assert (told.err, told.json["handbook"]) == ("from the handbook: LoRA (lora)\n", ["lora"])
+    assert told.json["prompt_tokens"] > plain.json["prompt_tokens"]
 
 
 def test_no_question_is_a_usage_error() -> None:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from localllm.cli import options
 from localllm.cli.output import cancellable, print_json, say
 from localllm.errors import CancelledError, UsageError
+
+if TYPE_CHECKING:
+    from localllm.engine.base import Finished
+    from localllm.tasks.looking_up import LookedUp
+    from localllm.tasks.opening import Opened
+    from localllm.types import Sampling
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +23,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-s", "--system", metavar="TEXT", help="a system prompt")
     parser.add_argument("--template", metavar="NAME", help="chat template for a file without one")
     parser.add_argument("--completion", action="store_true", help="continue the text instead of answering it")
+    parser.add_argument(
+        "--handbook",
+        action=argparse.BooleanOptionalAction,
+        help="look the question up in the handbook first (default: with the built-in model, without an adapter)",
+    )
     options.add_json(parser, "print one JSON object: text, token counts, timings, finish reason")
     parser.add_argument("--raw", action="store_true", help="do not clean control characters (not on a terminal)")
     options.add_sampling(parser)
@@ -28,18 +39,72 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--raw could let a model control your terminal.", "Redirect the output to a file or a pipe.")
     sampling = options.sampling(args)
     setup = options.setup(args)
-    from localllm.engine.base import Finished, TextDelta
-    from localllm.tasks.ask import ask
     from localllm.tasks.opening import open_model
 
+    looked = _look_up(args, setup, prompt)
     opened = open_model(
         setup.registry, setup.model, setup.adapter, n_ctx=setup.n_ctx, n_threads=setup.n_threads, template=args.template
     )
     printer = _Printer(quiet=args.json, raw=args.raw)
+    if looked and looked.instead:
+        return _decline(args, opened, looked, sampling, printer)
+    finished, used = _answer(args, opened, prompt, looked, sampling, printer)
+    if args.json:
+        print_json(_report(opened, printer.text, finished) | {"handbook": used})
+    _narrate(opened.engine.info.n_ctx, sampling.max_tokens, finished)
+    opened.engine.close()
+    return 0
+
+
+def _look_up(args: argparse.Namespace, setup: options.Setup, prompt: str) -> LookedUp | None:
+    """What the handbook has for the question; None where it is not to be asked."""
+    if args.completion or args.grammar or args.schema:
+        return None
+    from localllm.tasks import looking_up
+
+    model = setup.registry.model(setup.model)
+    if not looking_up.wanted(args.handbook, model, adapter=bool(setup.adapter)):
+        return None
+    found = looking_up.look_up(prompt)
+    # Somebody else's model has read more than the handbook: where nothing fits, it is asked as it is.
+    return None if found and found.instead and model.source != "built-in" else found
+
+
+def _decline(args: argparse.Namespace, opened: Opened, looked: LookedUp, sampling: Sampling, printer: _Printer) -> int:
+    """Say that the handbook has no answer, without asking the model; wrong options are refused all the same."""
+    from localllm.engine.sampling import validate
+
+    validate(sampling)
+    printer.write(looked.instead)
+    printer.end()
+    if args.json:
+        facts = {"model": opened.model.name, "adapter": opened.adapter.name if opened.adapter else None}
+        print_json({"text": printer.text, "finish_reason": "declined", **facts, "handbook": []})
+    opened.engine.close()
+    return 0
+
+
+def _answer(
+    args: argparse.Namespace,
+    opened: Opened,
+    prompt: str,
+    looked: LookedUp | None,
+    sampling: Sampling,
+    printer: _Printer,
+) -> tuple[Finished, list[str]]:
+    """Stream the answer; how it ended, and the entries that the model has read."""
+    from localllm.engine.base import Finished, TextDelta
+    from localllm.tasks.ask import ask
+    from localllm.tasks.looking_up import fitted
+
+    if looked:
+        looked = fitted(opened.engine, looked)
+        say(looked.source)
     finished: Finished | None = None
     with cancellable() as cancel:
+        question = looked.prompt if looked else prompt
         for event in ask(
-            opened.engine, prompt, sampling, system=args.system, continue_text=args.completion, cancel=cancel
+            opened.engine, question, sampling, system=args.system, continue_text=args.completion, cancel=cancel
         ):
             if isinstance(event, TextDelta):
                 printer.write(event.text)
@@ -47,11 +112,7 @@ def run(args: argparse.Namespace) -> int:
                 finished = event
     assert finished is not None
     printer.end()
-    if args.json:
-        print_json(_report(opened, printer.text, finished))
-    _narrate(opened.engine.info.n_ctx, sampling.max_tokens, finished)
-    opened.engine.close()
-    return 0
+    return finished, [entry.id for entry in looked.entries] if looked else []
 
 
 def _prompt(words: list[str]) -> str:

@@ -1,0 +1,101 @@
+"""Questions about the program: looked up in the handbook, so that a small model can read the answer.
+
+A front end asks `wanted` whether to look up at all, `look_up` what a message is, and then either says what stands in
+`instead`, or asks the model `prompt` and shows `source`. Nothing here needs a loaded model but `fitted`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from localllm.engine.base import Engine
+from localllm.handbook import context
+from localllm.handbook.entries import Entry
+from localllm.handbook.index import Hit, answers, handbook
+from localllm.types import Message, ModelRef
+
+CLOSE = 0.85
+"""A second entry is read too whose points are at least this part of the first one's."""
+OWN_TEXT = 40
+"""Words from which on a message is taken to hold a text of the person's own."""
+ROOM = 160
+"""Tokens that are kept for the answer."""
+_TALK = re.compile(
+    r"(hi|hello|hey|hallo|good (morning|afternoon|evening|day|night)|(many )?thanks?( you| a lot| so much)*|ty|thx|"
+    r"cheers|(good)?bye|see you|(who|what) are you|what('s| is) your name|how are you( today)?|"
+    r"what can you do( for me)?|nice|great|perfect|ok(ay)?|yes|no|well done|good job)"
+    r"( (there|guide|please|again|then))*",
+    re.I,
+)
+_SENTENCES = re.compile(r"[.!?:]\s+\S")
+
+
+@dataclass(frozen=True)
+class LookedUp:
+    """What the handbook has for a message. Either `entries` or `instead` is there."""
+
+    question: str
+    entries: tuple[Entry, ...] = ()
+    """What the model is to read, the best first."""
+    instead: str = ""
+    """What to say where nothing fits: the model is then not asked, since it would have nothing to read."""
+
+    @property
+    def prompt(self) -> str:
+        """The user's turn as the model sees it: the entries, then the question."""
+        return context.prompt(self.question, self.entries)
+
+    @property
+    def source(self) -> str:
+        """A line that says where the answer comes from."""
+        return "from the handbook: " + "; ".join(f"{entry.title} ({entry.id})" for entry in self.entries)
+
+
+def wanted(asked: bool | None, model: ModelRef, *, adapter: bool = False) -> bool:
+    """Whether messages are looked up: as the person says, else for the built-in model without an adapter."""
+    if asked is not None:
+        return asked
+    return model.source == "built-in" and not adapter
+
+
+def look_up(message: str) -> LookedUp | None:
+    """What the handbook has for a message; None for one that the model should answer as it is: a greeting, or a
+    message that brings its own text to read.
+    """
+    text = message.strip()
+    if "\n" in text or len(text.split()) > OWN_TEXT or is_talk(text):
+        return None
+    hits = handbook().search(text)
+    if answers(hits):
+        return LookedUp(text, tuple(hit.entry for hit in _close(hits)))
+    return None if _SENTENCES.search(text) else LookedUp(text, instead=nothing_found())
+
+
+def is_talk(text: str) -> bool:
+    """Whether a message is a greeting, thanks, or asks who it is talking to."""
+    return _TALK.fullmatch(" ".join(re.findall(r"[\w']+", text))) is not None
+
+
+def nothing_found() -> str:
+    """What to say where the handbook has no answer, and which model to get instead."""
+    return (
+        "The handbook has nothing on that, and I know only what I read. Give me a text with the answer in it, "
+        "or ask a larger model with --model: `localllm help get-a-model` says where to get one."
+    )
+
+
+def fitted(engine: Engine, found: LookedUp) -> LookedUp:
+    """With as many entries as the context holds beside an answer, but at least one."""
+
+    def tokens() -> int:
+        return len(engine.encode_chat([Message("user", found.prompt)]))
+
+    while len(found.entries) > 1 and tokens() + ROOM > engine.info.n_ctx:
+        found = replace(found, entries=found.entries[:-1])
+    return found
+
+
+def _close(hits: list[Hit]) -> list[Hit]:
+    """The best, and the second where it is nearly as good."""
+    return [hits[0], *(hit for hit in hits[1:2] if hit.points >= CLOSE * hits[0].points)]
