@@ -13,7 +13,12 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from localllm.handbook.index import Hit
 
 ROOT = Path(__file__).resolve().parents[1]
 QUESTIONS = ROOT / "tests" / "handbook" / "questions"
@@ -48,11 +53,19 @@ def read(name: str) -> list[Asked]:
     return [Asked(row.get("voice", name), row["question"], tuple(row["entries"])) for row in rows]
 
 
+@cache
+def best(question: str) -> list[Hit]:
+    """The best three entries."""
+    from localllm.handbook.index import handbook
+
+    return handbook().search(question)
+
+
 def shares(asked: Sequence[Asked]) -> Shares:
     """What the search makes of some questions."""
-    from localllm.handbook.index import answers, handbook
+    from localllm.handbook.index import answers
 
-    found = [(row, handbook().search(row.question)) for row in asked]
+    found = [(row, best(row.question)) for row in asked]
     n = max(1, len(found))
     first = sum(bool(hits) and hits[0].entry.id in row.entries for row, hits in found)
     three = sum(any(hit.entry.id in row.entries for hit in hits) for row, hits in found)
@@ -86,14 +99,14 @@ def _line(name: str, rows: Sequence[Asked]) -> None:
 
 
 def _misses(rows: Sequence[Asked]) -> None:
-    from localllm.handbook.index import answers, handbook
+    from localllm.handbook.index import answers
 
     for row in rows:
-        hits = handbook().search(row.question)
+        hits = best(row.question)
         wrong = not hits or hits[0].entry.id not in row.entries
         if (wrong if row.entries else False) or answers(hits) != bool(row.entries):
-            best = ", ".join(f"{hit.entry.id} {hit.points:.1f}/{hit.certainty:.2f}" for hit in hits)
-            print(f"{'DECLINED' if not answers(hits) else '':9}{row.question}\n{'':9}{row.entries} <- {best}")
+            nearest = ", ".join(f"{hit.entry.id} {hit.points:.1f}/{hit.certainty:.2f}" for hit in hits)
+            print(f"{'DECLINED' if not answers(hits) else '':9}{row.question}\n{'':9}{row.entries} <- {nearest}")
 
 
 if __name__ == "__main__":
