@@ -10,15 +10,20 @@ import re
 from dataclasses import dataclass, replace
 
 from localllm.engine.base import Engine
+from localllm.errors import LocalLLMError
 from localllm.handbook import context
 from localllm.handbook.entries import Entry
 from localllm.handbook.index import Hit, answers, handbook
+from localllm.store import catalog
+from localllm.store.machine import available_memory
 from localllm.types import Message, ModelRef
 
 CLOSE = 0.85
 """A second entry is read too whose points are at least this part of the first one's."""
 OWN_TEXT = 40
 """Words from which on a message is taken to hold a text of the person's own."""
+SHARE, BYTES, BESIDE = 0.6, 0.65, 1e9
+"""A model to recommend takes at most this share of the memory: so many bytes a weight, and so many for the rest."""
 ROOM = 160
 """Tokens that are kept for the answer."""
 _TALK = re.compile(
@@ -79,10 +84,25 @@ def is_talk(text: str) -> bool:
 
 def nothing_found() -> str:
     """What to say where the handbook has no answer, and which model to get instead."""
+    name = larger_model()
+    command = f"`localllm pull {name}`, then ask it with `--model {name}`" if name else "`localllm pull` lists some"
     return (
         "The handbook has nothing on that, and I know only what I read. Give me a text with the answer in it, "
-        "or ask a larger model with --model: `localllm help get-a-model` says where to get one."
+        f"or get a larger model: {command}."
     )
+
+
+def larger_model() -> str:
+    """The largest model of the catalog that fits this machine well at 4 bits; nothing where none is known to."""
+    try:
+        most = available_memory() * SHARE
+    except LocalLLMError:  # the system does not say
+        return ""
+    sizes = {
+        name: card["parameters"] for name, card in catalog.cards().items() if "gguf" in card and "parameters" in card
+    }
+    fitting = {name: size for name, size in sizes.items() if size * BYTES + BESIDE <= most}
+    return max(fitting, key=lambda name: (fitting[name], name), default="")
 
 
 def fitted(engine: Engine, found: LookedUp) -> LookedUp:

@@ -89,7 +89,7 @@ def test_what_the_handbook_lacks_is_said_without_asking_the_model() -> None:
     outcome = run("ask", "What is the capital of Mongolia?")
     assert outcome.code == 0
     assert outcome.out.startswith("The handbook has nothing on that")
-    assert "--model" in outcome.out
+    assert "localllm pull" in outcome.out
     report = run("ask", "--json", "What is the capital of Mongolia?").json
     assert (report["finish_reason"], report["handbook"]) == ("declined", [])
 

@@ -20,13 +20,13 @@ PROGRAMS = (
     "llama-gguf-split",
     "mlx",
     "mlx_lm",
+    "ray",
     "make",
     "docker",
     "ssh",
     "kill",
     "source",
     "cat",
-    "jq",
 )
 """Other people's programs: what they are told is not ours to check."""
 _CODE = re.compile(r"`([^`]+)`")

@@ -8,7 +8,7 @@ import pytest
 
 from localllm.engine.llama import LlamaEngine
 from localllm.handbook.entries import by_id
-from localllm.tasks.looking_up import LookedUp, fitted, look_up, wanted
+from localllm.tasks.looking_up import LookedUp, fitted, larger_model, look_up, nothing_found, wanted
 from localllm.types import ModelRef
 
 GUIDE = ModelRef("guide", Path("guide.gguf"), "built-in")
@@ -66,9 +66,23 @@ def test_where_nothing_fits_it_is_said_with_what_to_do_instead() -> None:
     assert found
     assert found.entries == ()
     assert found.instead.startswith("The handbook has nothing on that")
-    assert "--model" in found.instead
-    assert "`localllm help get-a-model`" in found.instead
-    assert "get-a-model" in by_id()
+    assert "localllm pull" in found.instead
+
+
+def test_the_largest_model_of_the_catalog_that_fits_is_recommended(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = {
+        "guide": {"file": "guide.gguf", "parameters": 6_000_000},
+        "small": {"gguf": {"repo": "a/small"}, "parameters": 600_000_000},
+        "middle": {"gguf": {"repo": "a/middle"}, "parameters": 4_000_000_000},
+        "large": {"gguf": {"repo": "a/large"}, "parameters": 30_000_000_000},
+    }
+    monkeypatch.setattr("localllm.tasks.looking_up.catalog.cards", lambda: cards)
+    for gigabytes, name in ((2.5, "small"), (8, "middle"), (64, "large"), (1, "")):
+        monkeypatch.setattr("localllm.tasks.looking_up.available_memory", lambda gb=gigabytes: int(gb * 1e9))
+        assert larger_model() == name
+    assert nothing_found().endswith("get a larger model: `localllm pull` lists some.")
+    monkeypatch.setattr("localllm.tasks.looking_up.available_memory", lambda: int(8e9))
+    assert "`localllm pull middle`, then ask it with `--model middle`" in nothing_found()
 
 
 def test_entries_that_do_not_fit_the_context_are_left_out(guide_path: Path) -> None:
