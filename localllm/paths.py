@@ -36,6 +36,11 @@ class Home:
         return self.root / "pulled"
 
     @property
+    def folders_file(self) -> Path:
+        """The folders of other programs' models that were added to the known ones."""
+        return self.root / "folders.json"
+
+    @property
     def adapters(self) -> Path:
         return self.root / "adapters"
 

@@ -27,14 +27,25 @@ class ModelRef:
     name: str
     """What the person calls it: a card's name, or the file's stem."""
     path: Path
-    source: Literal["built-in", "home", "hub", "path"]
-    """Where it was found: inside the package, in LOCALLLM_HOME/models, pulled into the hub's cache, or by a path."""
+    source: Literal["built-in", "home", "hub", "foreign", "path"]
+    """Where it was found: inside the package, in LOCALLLM_HOME/models, pulled into the hub's cache, in what another
+    program keeps, or by a path."""
     title: str = ""
     description: str = ""
     chunk_tokens: int | None = None
     """The part size, in tokens, that its card recommends for summaries."""
     sampling: dict[str, float] = field(default_factory=dict)
     """Sampling settings that its card recommends for chat."""
+    system: str = ""
+    """The system prompt that it comes with, for chats that have none."""
+    stop: tuple[str, ...] = ()
+    """Texts before which its answers stop."""
+    template: str = ""
+    """The name of one of our chat templates, where its file holds none."""
+    adapters: tuple[Path, ...] = ()
+    """GGUF LoRAs that belong to it and are always attached."""
+    notes: tuple[str, ...] = ()
+    """What it comes with that cannot be used here, in sentences."""
 
 
 @dataclass(frozen=True)

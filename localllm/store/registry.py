@@ -1,16 +1,18 @@
 """Names to files: models and adapters on this machine.
 
-A model is the built-in one, a GGUF in <home>/models, one that was pulled (pulled.py), or a path. An adapter is a folder
-<home>/adapters/NAME with adapter.gguf and adapter.json, or a path to a GGUF LoRA or to such a folder. adapter.json is
-written last, so that a folder without one is not an adapter.
+A model is the built-in one, a GGUF in <home>/models, one that was pulled (pulled.py), one that another program keeps
+(foreign/), or a path. An adapter is a folder <home>/adapters/NAME with adapter.gguf and adapter.json, or a path to a
+GGUF LoRA or to such a folder. adapter.json is written last, so that a folder without one is not an adapter.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
+import sys
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,10 @@ from typing import Any
 from localllm.errors import AdapterError, AdapterMismatchError, AdapterNotFoundError, ModelNotFoundError, StorageError
 from localllm.paths import Home
 from localllm.store import catalog
+from localllm.store.foreign.added import added_folders
+from localllm.store.foreign.find import find_foreign, foreign_models, is_foreign, reference
+from localllm.store.foreign.model import ForeignModel
+from localllm.store.foreign.places import Place, places
 from localllm.store.hashes import FileCache, HashCache
 from localllm.store.pulled import PulledModel, find_pulled, pulled_models, write_manifest
 from localllm.types import AdapterRef, ModelRef
@@ -50,6 +56,8 @@ class Registry:
             return ModelRef(path.stem, path, "path")
         if pulled := self._pulled_model(name_or_path):
             return pulled
+        if found := self._foreign_model(name_or_path):
+            return found
         if "/" in name_or_path or name_or_path.endswith(".gguf"):
             hint = "Check the path, or see `localllm list`."
             if _REPO.fullmatch(name_or_path):
@@ -59,6 +67,8 @@ class Registry:
             message = f"The model {name_or_path} is not on this machine yet."
             raise ModelNotFoundError(message, f"Fetch it: localllm pull {name_or_path}")
         names = [*(model.name for model in self.models()), *(m.full_name for m in self.pulled())]
+        if is_foreign(name_or_path):
+            names = [model.name for model in self.foreign()]
         raise ModelNotFoundError(f"There is no model named {name_or_path!r}.", _suggest(name_or_path, names, "models"))
 
     def _named_model(self, name: str) -> ModelRef | None:
@@ -72,6 +82,20 @@ class Registry:
         card = catalog.card(text) or {}
         found = find_pulled(self.home.pulled, text, str(card.get("gguf", {}).get("quantization", "")))
         return None if found is None else _reference(found)
+
+    def _foreign_model(self, text: str) -> ModelRef | None:
+        """One of another program. Raises ModelNotFoundError where several are meant, InvalidModelError."""
+        found = find_foreign(self.foreign(), text)
+        return None if found is None else reference(found)
+
+    def places(self) -> list[Place]:
+        """Where other programs keep models, and the folders that were added."""
+        return places(os.environ, Path.home(), sys.platform, added_folders(self.home.folders_file))
+
+    def foreign(self) -> list[ForeignModel]:
+        """Every model of other programs, but those in the hub's cache that were pulled from here."""
+        ours = {Path(model.path) for model in self.pulled()}
+        return [model for model in foreign_models(self.places()) if model.path not in ours]
 
     def pulled(self) -> list[PulledModel]:
         """Every model that was pulled, by name."""
@@ -90,8 +114,12 @@ class Registry:
         return found
 
     def sha256(self, path: Path) -> str:
-        """Hex SHA-256 of a file, remembered until it changes."""
-        return self._hashes.sha256(path)
+        """Hex SHA-256 of a file, or of the names and hashes of an MLX folder's, remembered until they change."""
+        if not path.is_dir():
+            return self._hashes.sha256(path)
+        files = sorted(file for pattern in ("*.json", "*.jinja", "*.safetensors") for file in path.glob(pattern))
+        lines = "".join(f"{self._hashes.sha256(file)}  {file.name}\n" for file in files)
+        return hashlib.sha256(lines.encode()).hexdigest()
 
     def remember_sha256(self, path: Path, digest: str) -> None:
         """The hash of a file that was verified while it was written."""

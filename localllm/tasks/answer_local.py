@@ -21,7 +21,7 @@ from localllm.store.registry import Registry
 from localllm.tasks import batch_bodies
 from localllm.tasks.answerer import EMBEDDINGS, Question, Refusal, Reply
 from localllm.tasks.batch_bodies import BadBodyError
-from localllm.tasks.opening import adapter_for, open_model
+from localllm.tasks.opening import adapter_for, attachments, open_model
 
 if TYPE_CHECKING:
     from localllm.engine.worker_embedding import WorkerEmbedder
@@ -195,7 +195,7 @@ def local_answerer(
     def open_embedder() -> WorkerEmbedder:
         from localllm.engine.worker_embedding import WorkerEmbedder
 
-        return WorkerEmbedder.open(found.path, n_ctx, n_threads, [(attached.path, attached.scale)] if attached else [])
+        return WorkerEmbedder.open(found.path, n_ctx, n_threads, attachments(found, attached))
 
     settings = {
         "model_sha256": registry.sha256(found.path),

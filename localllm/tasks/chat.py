@@ -10,7 +10,7 @@ from localllm.engine.base import Engine, Event
 from localllm.engine.session import Session
 from localllm.engine.template import no_template
 from localllm.store.registry import Registry
-from localllm.tasks.opening import adapter_for, open_model
+from localllm.tasks.opening import adapter_for, attachments, open_model
 from localllm.types import AdapterRef, ModelRef, Sampling
 
 
@@ -34,7 +34,7 @@ class Chat:
         Raises AdapterNotFoundError, AdapterMismatchError and EngineError, the adapter in use staying attached.
         """
         adapter = None if name is None else adapter_for(self.registry, name, self.model)
-        self.engine.set_adapters([(adapter.path, adapter.scale)] if adapter else [])
+        self.engine.set_adapters(attachments(self.model, adapter))
         self.adapter = adapter
         return adapter
 
@@ -61,5 +61,5 @@ def open_chat(
     if not opened.engine.info.has_template:
         opened.engine.close()
         raise no_template(opened.model.path)
-    session = Session(opened.engine, sampling, system)
+    session = Session(opened.engine, sampling, opened.model.system or None if system is None else system)
     return Chat(opened.engine, session, opened.model, registry, opened.adapter)

@@ -1,4 +1,4 @@
-"""What is on this machine: models, adapters, and everything about one of them."""
+"""Everything about one model or adapter."""
 
 from __future__ import annotations
 
@@ -9,26 +9,12 @@ from typing import Any
 from localllm.errors import AdapterNotFoundError, InvalidModelError, ModelError, ModelNotFoundError
 from localllm.store.pulled import PulledModel
 from localllm.store.registry import Registry
+from localllm.tasks.listing import adapters_of, folder_facts
 from localllm.types import AdapterRef, ModelRef
 from localllm.weights.config import model_config
 from localllm.weights.gguf import GGUFFile, read_header
+from localllm.weights.mlx_folder import read_model_folder
 from localllm.weights.parts import part_paths, read_model
-
-
-def list_models(registry: Registry) -> list[dict[str, Any]]:
-    """One row for each model; one that cannot be used has `error` instead of what its header says."""
-    models = registry.models()
-    try:
-        facts = registry.headers.values((model.path for model in models), _facts_of)
-    except OSError:  # a file that went while it was looked at
-        facts = [_facts_of(model.path) for model in models]
-    rows = [{"name": m.name, "source": m.source, "path": str(m.path), **f} for m, f in zip(models, facts, strict=True)]
-    return rows + [_pulled_row(model) for model in registry.pulled()]
-
-
-def list_adapters(registry: Registry) -> list[dict[str, Any]]:
-    """One row for each adapter, with its base and whether it was verified."""
-    return [_adapter_row(registry, adapter) for adapter in registry.adapters()]
 
 
 def show(registry: Registry, name: str) -> dict[str, Any]:
@@ -46,43 +32,16 @@ def show(registry: Registry, name: str) -> dict[str, Any]:
     return _show_model(registry, model)
 
 
-def _facts_of(path: Path) -> dict[str, Any]:
-    try:
-        return header_facts(read_header(path))
-    except (InvalidModelError, ModelNotFoundError) as e:
-        return {"error": e.message}
-
-
 def header_facts(file: GGUFFile) -> dict[str, Any]:
     """What `list` shows of a header."""
-    return {"bytes": file.size, "architecture": file.architecture, "quantization": _quantization(file)}
-
-
-def _pulled_row(model: PulledModel) -> dict[str, Any]:
-    """From the manifest: the files are looked for, but not opened."""
-    row = {"name": model.full_name, "source": "hub", "path": model.path, "repo": model.repo, "format": model.format}
-    if problem := model.problem():
-        return {**row, "error": f"{problem}: localllm pull {model.repo}"}
-    facts = {"bytes": model.bytes, "architecture": model.architecture, "quantization": model.quantization}
-    return {**row, **facts}
-
-
-def _adapter_row(registry: Registry, adapter: AdapterRef) -> dict[str, Any]:
-    manifest = registry.manifest(adapter)
-    verified = manifest.get("verify", {})
-    return {
-        "name": adapter.name,
-        "path": str(adapter.path),
-        "bytes": adapter.path.stat().st_size if adapter.path.is_file() else 0,
-        "base": manifest.get("base", {}).get("name"),
-        "verified": verified.get("passed"),
-    }
+    facts = {"bytes": file.size, "architecture": file.architecture, "quantization": _quantization(file)}
+    return facts if file.kind != "adapter" else {**facts, "kind": file.kind}
 
 
 def _show_model(registry: Registry, model: ModelRef) -> dict[str, Any]:
     pulled = next((p for p in registry.pulled() if Path(p.path) == model.path), None)
-    if pulled and pulled.format == "mlx":
-        return _show_folder(model, pulled)
+    if model.path.is_dir():
+        return _show_folder(registry, model, pulled)
     file = read_model(model.path)
     if file.kind == "adapter":
         return _show_adapter(registry, registry.adapter(str(model.path)))
@@ -105,6 +64,8 @@ def _show_model(registry: Registry, model: ModelRef) -> dict[str, Any]:
         "chat_template": "tokenizer.chat_template" in file.metadata,
         "license": file.metadata.get("general.license"),
         "can_be_trained": _trainable(file, model.path),
+        "adapters": adapters_of(registry, model),
+        **{key: value for key, value in _brought(model).items() if value},
         **(_origin(pulled) if pulled else {}),
     }
 
@@ -115,7 +76,8 @@ def _origin(pulled: PulledModel) -> dict[str, Any]:
     return {"repo": pulled.repo, "revision": pulled.revision, "commit": pulled.commit, "files": files}
 
 
-def _show_folder(model: ModelRef, pulled: PulledModel) -> dict[str, Any]:
+def _show_folder(registry: Registry, model: ModelRef, pulled: PulledModel | None) -> dict[str, Any]:
+    folder = read_model_folder(model.path)
     return {
         "kind": "model",
         "name": model.name,
@@ -123,11 +85,26 @@ def _show_folder(model: ModelRef, pulled: PulledModel) -> dict[str, Any]:
         "description": model.description,
         "source": model.source,
         "path": str(model.path),
-        "format": pulled.format,
-        "bytes": pulled.bytes,
-        "architecture": pulled.architecture,
-        "quantization": pulled.quantization,
-        **_origin(pulled),
+        "sha256": registry.sha256(model.path),
+        "format": "mlx",
+        **folder_facts(model.path),
+        "context": folder.config.get("max_position_embeddings"),
+        "layers": folder.config.get("num_hidden_layers"),
+        "width": folder.config.get("hidden_size"),
+        "can_be_trained": "with the GGUF of the same model: localllm finetune --model GGUF --mlx FOLDER",
+        "adapters": adapters_of(registry, model),
+        **(_origin(pulled) if pulled else {}),
+    }
+
+
+def _brought(model: ModelRef) -> dict[str, Any]:
+    """What a model of another program comes with."""
+    return {
+        "system": model.system,
+        "sampling": model.sampling if model.source == "foreign" else {},
+        "stop": ", ".join(model.stop),
+        "own_adapters": ", ".join(map(str, model.adapters)),
+        "notes": " ".join(model.notes),
     }
 
 

@@ -10,6 +10,7 @@ from localllm.engine.base import Engine
 from localllm.store.registry import Registry
 from localllm.types import AdapterRef, ModelRef
 from localllm.weights.gguf import read_header
+from localllm.weights.parts import read_model
 
 BASE_HASH_KEY = "localllm.base.sha256"
 """Metadata of a GGUF adapter of ours: SHA-256 of the base it was trained on."""
@@ -57,14 +58,27 @@ def open_model(
     """
     found = registry.model(model)
     attached = adapter_for(registry, adapter, found) if adapter else None
+    template = template or _template_of(found)
     engine = _load(worker, found.path, n_ctx, n_threads, n_slots=n_slots, template=template, exact=exact)
     try:
-        if attached:
-            engine.set_adapters([(attached.path, attached.scale)])
+        if wanted := attachments(found, attached):
+            engine.set_adapters(wanted)
     except BaseException:
         engine.close()
         raise
     return Opened(engine, found, attached)
+
+
+def attachments(model: ModelRef, adapter: AdapterRef | None) -> list[tuple[Path, float]]:
+    """The adapters that an engine is to have, with their scales: the model's own, and the one that was chosen."""
+    return [*((path, 1.0) for path in model.adapters), *([(adapter.path, adapter.scale)] if adapter else [])]
+
+
+def _template_of(model: ModelRef) -> str | None:
+    """The named template that a model comes with, unless its file holds one itself."""
+    if not model.template or model.path.is_dir():
+        return None
+    return None if read_model(model.path).metadata.get("tokenizer.chat_template") else model.template
 
 
 def open_vocabulary(registry: Registry, model: str) -> tuple[str, Engine]:

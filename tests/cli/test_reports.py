@@ -6,6 +6,8 @@ import hashlib
 import shutil
 from pathlib import Path
 
+import pytest
+
 from localllm.paths import Home
 from tests.cli.helpers import fails, run
 
@@ -27,6 +29,24 @@ def test_list_says_what_is_wrong_with_a_file(home: Home, guide_path: Path) -> No
     assert "error" in models["broken"]
     assert models["mine"]["architecture"] == "llama"
     assert "unusable" in run("list").out
+
+
+def test_list_all_shows_what_other_programs_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    models = tmp_path / "mine"
+    models.mkdir()
+    (models / "broken\x1b[2J.gguf").write_bytes(b"GGUF")
+    added = run("list", "--add", models)
+    assert f"looked for in {models}" in added.err
+    assert "unusable" in added.out
+    assert "\x1b" not in added.out + run("list", "--all").out
+    (row,) = run("list", "--all", "--json").json["foreign"]
+    assert (row["source"], row["owner"]) == ("folder", "the folder that holds broken\x1b[2J.gguf")
+    assert "foreign" not in run("list", "--json").json
+    assert run("list", "--forget", models).code == 0
+    assert "No models of other programs" in run("list", "--all").err
+    fails(run("list", "--add", tmp_path / "nowhere"), 2, "is not a folder")
 
 
 def test_show_has_path_and_hash(guide_path: Path) -> None:

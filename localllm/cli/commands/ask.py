@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from localllm.cli import options
@@ -45,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     opened = open_model(
         setup.registry, setup.model, setup.adapter, n_ctx=setup.n_ctx, n_threads=setup.n_threads, template=args.template
     )
+    args.system = opened.model.system or None if args.system is None else args.system
+    sampling = replace(sampling, stop=sampling.stop or opened.model.stop)
     printer = _Printer(quiet=args.json, raw=args.raw)
     if looked and looked.instead:
         return _decline(args, opened, looked, sampling, printer)

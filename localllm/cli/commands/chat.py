@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from functools import partial
 
 from localllm.cli import options
@@ -32,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     if setup.adapter:
         setup.registry.adapter(setup.adapter)
     sampling = options.sampling(args, **{**CHAT_DEFAULTS, **model.sampling})
+    sampling = replace(sampling, stop=sampling.stop or model.stop)
     from localllm.tasks.chat import open_chat
     from localllm.tui.app import run_chat
 
