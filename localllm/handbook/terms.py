@@ -6,9 +6,11 @@ import re
 import tomllib
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain, pairwise
 from pathlib import Path
 
 _WORD = re.compile(r"[a-z0-9]+")
+_PLAIN = re.compile(r"[a-z0-9 .,;:!?()]*")
 _COMPOUND = re.compile(r"[a-z0-9]+(?:[-_.+'/][a-z0-9]+)+")
 _FILE = Path(__file__).with_name("synonyms.toml")
 _ENDINGS = (("sses", "ss"), ("ies", "y"), ("ss", "ss"), ("us", "us"), ("is", "is"), ("s", ""), ("ing", ""), ("ed", ""),
@@ -19,8 +21,10 @@ _ENDINGS = (("sses", "ss"), ("ies", "y"), ("ss", "ss"), ("us", "us"), ("is", "is
 class Language:
     """What is known of words beside the entries."""
 
-    synonyms: dict[str, list[tuple[tuple[str, ...], str]]]
-    """The first stem of a word or phrase -> all its stems, and the word that stands for its group; longest first."""
+    synonyms: dict[str, list[str]]
+    """The stem of a word -> the words that stand for its groups; in a question the first one counts."""
+    phrases: dict[tuple[str, str], list[tuple[tuple[str, ...], str]]]
+    """The first two stems of a phrase -> all its stems, and the word that stands for its group; longest first."""
     stop: frozenset[str]
     """Words without a topic of their own."""
     topic: frozenset[str]
@@ -31,15 +35,20 @@ class Language:
 def language() -> Language:
     """From `synonyms.toml`."""
     table = tomllib.loads(_FILE.read_text("utf-8"))
-    synonyms: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+    synonyms: dict[str, list[str]] = {}
+    phrases: dict[tuple[str, str], list[tuple[tuple[str, ...], str]]] = {}
     for group in table["synonyms"]:
+        stands = "".join(words_of(group[0]))
         for phrase in group:
             stems = tuple(map(stem, words_of(phrase)))
-            synonyms.setdefault(stems[0], []).append((stems, "".join(words_of(group[0]))))
-    for phrases in synonyms.values():
-        phrases.sort(key=lambda pair: -len(pair[0]))
+            if len(stems) == 1:
+                synonyms.setdefault(stems[0], []).append(stands)
+            else:
+                phrases.setdefault((stems[0], stems[1]), []).append((stems, stands))
+    for found in phrases.values():
+        found.sort(key=lambda pair: -len(pair[0]))
     stop, topic = (frozenset(word for line in table[key] for word in line.split()) for key in ("stop", "topic"))
-    return Language(synonyms, stop, topic)
+    return Language(synonyms, phrases, stop, topic)
 
 
 def words_of(text: str) -> list[str]:
@@ -49,11 +58,16 @@ def words_of(text: str) -> list[str]:
 
 def indexed(text: str) -> str:
     """A text for the index: its words, compounds joined as well, and what stands for synonyms."""
-    compounds = ["".join(_WORD.findall(word)) for word in _COMPOUND.findall(text.lower())]
-    pieces, known = words_of(text), language().synonyms
+    lowered = text.lower()
+    pieces, known = _WORD.findall(lowered), language()
     stems = tuple(map(stem, pieces))
-    instead = [stands for i, first in enumerate(stems) if first in known for _, stands in _phrases_at(stems, i)]
-    return " ".join([*pieces, *compounds, *instead])
+    found = [*pieces, *chain.from_iterable(known.synonyms.get(word, ()) for word in stems)]
+    for i, pair in enumerate(pairwise(stems)):
+        if pair in known.phrases:
+            found += [stands for _, stands in _phrases_at(stems, i)]
+    if not _PLAIN.fullmatch(lowered):
+        found += ["".join(_WORD.findall(word)) for word in _COMPOUND.findall(lowered)]
+    return " ".join(found)
 
 
 def asked(text: str) -> list[str]:
@@ -63,7 +77,7 @@ def asked(text: str) -> list[str]:
     found: list[str] = []
     i = 0
     while i < len(pieces):
-        n, stands = next(iter(_phrases_at(stems, i)), (1, pieces[i]))
+        n, stands = next(iter(_phrases_at(stems, i)), (1, language().synonyms.get(stems[i], [pieces[i]])[0]))
         if stands not in language().stop:
             found.append(stands)
         i += n
@@ -71,8 +85,8 @@ def asked(text: str) -> list[str]:
 
 
 def _phrases_at(stems: tuple[str, ...], i: int) -> list[tuple[int, str]]:
-    """Words and phrases with synonyms that begin at i: their length and what stands for them, longest first."""
-    known = language().synonyms.get(stems[i], ())
+    """Phrases with synonyms that begin at i: their length and what stands for them, longest first."""
+    known = language().phrases.get((stems[i], stems[i + 1]), ()) if i + 1 < len(stems) else ()
     return [(len(phrase), stands) for phrase, stands in known if stems[i : i + len(phrase)] == phrase]
 
 
