@@ -93,7 +93,10 @@ StepEvent = Event | Failed
 
 
 class Engine(Protocol):
-    """Inference on one loaded model. Not thread-safe: one thread at a time, except `cancel`."""
+    """Inference on one loaded model. Not thread-safe: one thread at a time, except `cancel`.
+
+    While that one is in `step`, another may turn text into tokens and back.
+    """
 
     @property
     def info(self) -> ModelInfo: ...

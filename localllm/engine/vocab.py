@@ -10,9 +10,14 @@ from typing import Any
 from localllm.engine.native import library
 from localllm.errors import EngineError, UsageError
 
+_PIECE = 64  # bytes; hardly a token is longer
+
 
 class Vocab:
-    """llama.cpp's own tokenizer; training uses it too, so that it sees the very ids that inference will."""
+    """llama.cpp's own tokenizer; training uses it too, so that it sees the very ids that inference will.
+
+    Several threads may use it.
+    """
 
     def __init__(self, model: Any) -> None:
         self._llama = library()
@@ -21,7 +26,6 @@ class Vocab:
         self.bos: int = self._llama.llama_vocab_bos(self.pointer)
         self.eos: int = self._llama.llama_vocab_eos(self.pointer)
         self._add_bos = bool(self._llama.llama_vocab_get_add_bos(self.pointer))
-        self._buffer = ctypes.create_string_buffer(512)
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
         """Token ids of `text`; see `Engine.tokenize`."""
@@ -51,11 +55,12 @@ class Vocab:
         if not 0 <= token < self.size:
             message = f"{token} is no token of this model, which has {self.size}."
             raise UsageError(message, f"Token ids go from 0 to {self.size - 1}.")
-        n = self._llama.llama_token_to_piece(self.pointer, token, self._buffer, len(self._buffer), 0, special)
+        buffer = ctypes.create_string_buffer(_PIECE)
+        n = self._llama.llama_token_to_piece(self.pointer, token, buffer, len(buffer), 0, special)
         if n < 0:
-            self._buffer = ctypes.create_string_buffer(-n)
-            n = self._llama.llama_token_to_piece(self.pointer, token, self._buffer, len(self._buffer), 0, special)
-        return self._buffer.raw[:n]
+            buffer = ctypes.create_string_buffer(-n)
+            n = self._llama.llama_token_to_piece(self.pointer, token, buffer, len(buffer), 0, special)
+        return buffer.raw[:n]
 
     def text_of(self, token: int) -> str:
         """A control token as it is written in chat templates; empty when there is no such token."""

@@ -1,7 +1,8 @@
 """The child of engine/worker.py: `python -m localllm.engine.worker_child` runs an engine for what its input asks.
 
 One thread reads the input, so that a request is cancelled in the middle of a step and the process ends as soon as its
-parent does; the main thread alone uses the engine, and answers calls between two steps.
+parent does. Another turns text into tokens and back, which needs the vocabulary alone and does not wait for a step that
+may take seconds. The main thread uses the engine, and answers all other calls between two steps.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
 
 FLUSH_SECONDS = 0.004
 """Fast tokens are sent together: a message for each would cost a small model some of its speed."""
+PATIENCE, MOST_PATIENCE = 0.02, 0.01
+"""Share of a step, and seconds, to wait for a further call after one was answered: who has many requests submits them
+one after the other, and a batch with more of them is computed faster."""
+_TEXT = (Tokenize, Detokenize, EncodeChat)
 
 
 class Child:
@@ -49,13 +54,15 @@ class Child:
 
     def __init__(self, out: int) -> None:
         self._out = out
-        self.calls: queue.SimpleQueue[Call | bytes] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[Call | bytes] = queue.SimpleQueue()
+        self._texts: queue.SimpleQueue[Call] = queue.SimpleQueue()
+        self._writing = threading.Lock()
         self.engine: Engine | None = None
         self._embedder: Embedder | None = None
         self._active: dict[int, bool] = {}  # requests that have not finished, oldest first, and whether they write yet
         self._cancelled: set[int] = set()
         self._events: list[StepEvent] = []
-        self._sent = 0.0
+        self._sent = self._step_seconds = 0.0
 
     def run(self) -> None:
         while True:
@@ -71,26 +78,42 @@ class Child:
 
     # Calls
 
+    def take(self, call: Call | bytes) -> None:
+        """From the thread that reads: hand a call on to the one that answers it."""
+        if isinstance(call, Call) and isinstance(call.body, _TEXT):
+            self._texts.put(call)
+        else:
+            self._calls.put(call)
+
+    def answer_texts(self) -> None:
+        """In a thread of its own, for ever."""
+        while True:
+            self._reply(self._answer(self._texts.get()))
+
     def _answer_all(self) -> None:
         """Answer the calls that are there; wait for one when there is nothing else to do."""
+        patience = 0.0
         while True:
             try:
-                call = self.calls.get(block=not self._active)
+                call = self._calls.get(timeout=patience if self._active else None)
             except queue.Empty:
                 return
-            self._answer(call)
+            answer = self._answer(call)
+            if self._events:  # what has happened comes first
+                self._flush()
+            self._reply(answer)
+            patience = min(MOST_PATIENCE, PATIENCE * self._step_seconds)
 
-    def _answer(self, call: Call | bytes) -> None:
+    def _answer(self, call: Call | bytes) -> Answer | Refusal:
         if isinstance(call, bytes):
-            return self._send(Refusal.of(0, EngineError(f"The engine cannot read {call[:80]!r}.")))
+            return Refusal.of(0, EngineError(f"The engine cannot read {call[:80]!r}."))
         try:
-            value = self._do(call.body)
+            return Answer(call.number, self._do(call.body))
         except LocalLLMError as error:
-            return self._send(Refusal.of(call.number, error))
+            return Refusal.of(call.number, error)
         except Exception as error:
             traceback.print_exc()
-            return self._send(Refusal.of(call.number, _unexpected(error)))
-        self._send(Answer(call.number, value))
+            return Refusal.of(call.number, _unexpected(error))
 
     def _do(self, body: Any) -> Any:
         """The answer; a list comes as a tuple."""
@@ -133,6 +156,7 @@ class Child:
     # Steps
 
     def _step(self) -> None:
+        started = time.perf_counter()
         try:
             events = self._opened().step()
         except Exception as error:  # an engine that drops the request it was at, and goes on
@@ -150,6 +174,7 @@ class Child:
                 self._active[event.request_id] = True
         self._events += events
         now = time.perf_counter()
+        self._step_seconds = now - started
         # While a prompt is being read a step takes long, so that nothing is kept back for the next.
         if soon or now - self._sent >= FLUSH_SECONDS or not all(self._active.values()):
             self._sent = now
@@ -165,17 +190,15 @@ class Child:
 
     def _flush(self) -> None:
         events, self._events = self._events, []
-        self._write(Happened(tuple(events)))
+        with self._writing:
+            self._write(Happened(tuple(events)))
 
-    def _send(self, message: FromChild) -> None:
-        """What has happened comes first."""
-        if self._events:
-            self._flush()
-        try:
-            self._write(message)
-        except LocalLLMError as error:  # too long
-            assert isinstance(message, Answer)
-            self._write(Refusal.of(message.number, error))
+    def _reply(self, message: Answer | Refusal) -> None:
+        with self._writing:
+            try:
+                self._write(message)
+            except LocalLLMError as error:  # too long
+                self._write(Refusal.of(message.number, error))
 
     def _write(self, message: FromChild) -> None:
         rest = memoryview(wire.encode(message))
@@ -226,12 +249,12 @@ def _pass_on(child: Child, line: bytes) -> None:
     try:
         message: ToChild = wire.decode(line, ToChild)
     except ValueError:
-        child.calls.put(line)
+        child.take(line)
         return
     if isinstance(message, Cancel):
         child.cancel(message.request_id)
     else:
-        child.calls.put(message)
+        child.take(message)
 
 
 def main() -> None:
@@ -242,6 +265,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     child = Child(out)
     threading.Thread(target=read_calls, args=(child, 0), daemon=True).start()
+    threading.Thread(target=child.answer_texts, daemon=True).start()
     child.run()
 
 

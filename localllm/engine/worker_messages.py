@@ -75,7 +75,8 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Call:
-    """Something to do, answered with the same number: calls in their order, between two steps of the engine."""
+    """Something to do, answered with the same number: calls in their order, between two steps of the engine, but for
+    those that only turn text into tokens or back, which are answered at once."""
 
     number: int
     body: Open | Tokenize | Detokenize | EncodeChat | SetAdapters | Submit | OpenEmbedder | Embed

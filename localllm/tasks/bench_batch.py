@@ -88,7 +88,7 @@ def bench_batch(
     binaries: Path | None = None,
     interpreter: Path | None = None,
 ) -> Iterator[BatchRun | BatchMedians | Absent]:
-    """Every run as it ends, the programs in turn; after all rounds of a work each program's medians.
+    """Every run as it ends, the programs in turn and every other round backwards; after all rounds each one's medians.
 
     `text` is cut into documents, `prompts` are those of "lookup". `binaries` holds llama-server and
     llama-batched-bench; `interpreter` has llama-cpp-python, this one by default. Raises ModelError, TemplateError,
@@ -100,9 +100,11 @@ def bench_batch(
     absent: set[str] = set()
     for work in make_work(path, works, text, sizes, prompts):
         rounds: list[dict[str, BatchRun]] = []
-        for _ in range(settings.runs):
+        programs = bench.programs(work)
+        for number in range(settings.runs):
             rounds.append({})
-            for program, measure in bench.programs(work):
+            # Machines become faster or slower with time: no program is always the later one.
+            for program, measure in programs[:: -1 if number % 2 else 1]:
                 if program in absent:
                     continue
                 result = measure()
@@ -111,7 +113,7 @@ def bench_batch(
                 else:
                     rounds[-1][program] = result
                 yield result
-        yield from _medians(rounds)
+        yield from _medians([program for program, _ in programs], rounds)
 
 
 class _Bench:
@@ -245,11 +247,12 @@ def _run(work: Work, program: str, answered: Answered) -> BatchRun:
     )
 
 
-def _medians(rounds: Sequence[dict[str, BatchRun]]) -> Iterator[BatchMedians]:
-    """Of every program that ran in each round; the first of them is ours."""
-    for program in rounds[0]:
+def _medians(programs: Sequence[str], rounds: Sequence[dict[str, BatchRun]]) -> Iterator[BatchMedians]:
+    """Of every program that was measured; the first one is what the others are compared with."""
+    measured = [program for program in programs if program in rounds[0]]
+    for program in measured:
         runs = [done[program] for done in rounds if program in done]
-        ratios = [next(iter(done.values())).rate / done[program].rate for done in rounds if program in done]
+        ratios = [done[measured[0]].rate / done[program].rate for done in rounds if program in done]
         overheads = [run.overhead for run in runs if run.overhead is not None]
         drafted = sum(run.drafted_tokens for run in runs)
         yield BatchMedians(

@@ -146,15 +146,22 @@ def test_a_shared_instruction_and_a_chat(tmp_path: Path, text: Path, peers: list
 def test_lookup_tells_what_was_right(tmp_path: Path, text: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"text": f"Say {word} again. " * 8}) + "\n" for word in ("this", "that")))
-    arguments = ["--work", "lookup", "--prompts", prompts, "--max-tokens", "24", "--runs", "1"]
+    arguments = ["--work", "lookup", "--prompts", prompts, "--max-tokens", "24", "--runs", "2"]
     done = run("bench", "batch", "guide", text, *arguments, "--json")
-    drafting, plain = done.json["measured"]
+    drafting, plain, *second = done.json["measured"]
     assert (drafting["program"], plain["program"]) == ("localllm, drafting", "localllm")
+    assert [run["program"] for run in second] == ["localllm", "localllm, drafting"], (
+        "no program is always the later one"
+    )
     assert drafting["drafted_tokens"] >= drafting["accepted_tokens"] >= 0
     assert drafting["drafted_tokens"] > 0
     assert plain["drafted_tokens"] == 0
     share = drafting["accepted_tokens"] / drafting["drafted_tokens"]
-    assert medians(done.json, "lookup")["localllm, drafting"]["accepted"] == pytest.approx(share)
+    rows = medians(done.json, "lookup")
+    assert rows["localllm, drafting"]["accepted"] == pytest.approx(share)
+    pairs = [drafting["rate"] / plain["rate"], second[1]["rate"] / second[0]["rate"]]
+    assert rows["localllm"]["ratio"] == pytest.approx(sum(pairs) / 2)
+    assert rows["localllm"]["rate"] == pytest.approx((plain["rate"] + second[0]["rate"]) / 2)
 
 
 def test_what_is_absent_is_said(tmp_path: Path, text: Path) -> None:

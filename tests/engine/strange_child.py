@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
+import threading
 import time
 from typing import Any
 
@@ -23,7 +25,7 @@ def careless() -> None:
     def unchecked(self: vocab.Vocab, token: int, *, special: bool = False) -> Any:
         if token < self.size:
             return piece(self, token, special=special)
-        return self._llama.llama_token_to_piece(self.pointer, token, self._buffer, 512, 0, special)
+        return self._llama.llama_token_to_piece(self.pointer, token, ctypes.create_string_buffer(64), 64, 0, special)
 
     vocab.Vocab.piece = unchecked  # type: ignore[method-assign]
 
@@ -86,7 +88,24 @@ def slow() -> None:
     llama.LlamaEngine.step = wait  # type: ignore[method-assign]
 
 
+def stuck() -> None:
+    """A step ends only after the text "go on" has been turned into tokens."""
+    step, tokenize, asked = llama.LlamaEngine.step, vocab.Vocab.tokenize, threading.Event()
+
+    def wait(self: llama.LlamaEngine) -> Any:
+        assert asked.wait(60)
+        return step(self)
+
+    def listen(self: vocab.Vocab, text: str, **options: Any) -> list[int]:
+        if text == "go on":
+            asked.set()
+        return tokenize(self, text, **options)
+
+    llama.LlamaEngine.step = wait  # type: ignore[method-assign]
+    vocab.Vocab.tokenize = listen  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
-    changes = (unchecked, careless, noisy, flooding, dying, dying_of_a_text, slow)
+    changes = (unchecked, careless, noisy, flooding, dying, dying_of_a_text, slow, stuck)
     {change.__name__: change for change in changes}[sys.argv[1]]()
     worker_child.main()

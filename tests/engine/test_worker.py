@@ -50,6 +50,10 @@ class Slow(WorkerEngine):
     child = ("tests.engine.strange_child", "slow")
 
 
+class Stuck(WorkerEngine):
+    child = ("tests.engine.strange_child", "stuck")
+
+
 class Unchecked(WorkerEngine):
     child = ("tests.engine.strange_child", "unchecked")
 
@@ -232,6 +236,18 @@ def test_calls_are_answered_while_it_writes(slow: WorkerEngine, guide: LlamaEngi
     assert request_id in slow._pending
     slow.cancel(request_id)
     assert ends(until_over(slow, request_id)) == {request_id: "cancelled"}
+
+
+def test_text_is_turned_into_tokens_in_the_middle_of_a_step(guide_path: Path, guide: LlamaEngine) -> None:
+    engine = Stuck.open(guide_path, n_ctx=256)
+    try:
+        request_id = engine.submit(Request(tuple(guide.tokenize("One")), Sampling(max_tokens=3)))
+        assert engine.encode_chat(CHAT) == guide.encode_chat(CHAT)
+        assert engine.detokenize(guide.tokenize("Two", add_special=False)) == "Two"
+        assert engine.tokenize("go on") == guide.tokenize("go on")
+        assert ends(until_over(engine, request_id))[request_id] in ("stop", "length")
+    finally:
+        engine.close()
 
 
 def test_a_vocabulary_that_aborts_llama_cpp(stories: Path, tmp_path: Path) -> None:
