@@ -1,7 +1,7 @@
 """Continuous batching: which tokens of which requests go into the next batch.
 
-Each step decodes one token of every answer on its way and fills the batch up with prompts; requests join and leave at
-any step. A prompt begins with what its slot, or another one, already holds of it, and waits for a prefix that another
+Each step decodes one token of every answer on its way, then a chunk of prompts; requests join and leave at any step. A
+prompt begins with what its slot, or another one, already holds of it, and waits for a prefix that another
 request is just computing. llama.cpp attaches adapters to the whole context, so only requests with the same ones run
 together. Nothing native is called but through a `Backend`.
 
@@ -14,24 +14,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
 from localllm.engine.backend import Backend, Group, Part, Status, Vocabulary
 from localllm.engine.base import Failed, Prefilled, StepEvent
+from localllm.engine.chunking import cut
 from localllm.engine.lookup import MOST_ACTIVE
 from localllm.engine.running import Running
 from localllm.engine.slots import Placement, Slot, place
+from localllm.engine.turns import Turn, in_order, neighbours
 from localllm.errors import LocalLLMError
 from localllm.types import FinishReason
 
 PATIENCE = 32
 """Requests with the adapters in use that may overtake one that waits for others."""
-SMALLEST_CHUNK = 32
-"""Tokens of a prompt that are worth a place at the end of a batch."""
-GOOD_CHUNK = 128
-"""Tokens of each of several prompts that are read together. llama.cpp computes as many tokens of each at once, and a
-batch of four prompts a twentieth faster than one prompt as long; short chunks also look at fewer keys in vain."""
 _HINT = "Try a smaller --ctx, or start the program again."
 
 
@@ -89,12 +85,12 @@ class Scheduler:
             self._leave(running)
 
     def step(self) -> list[StepEvent]:
-        """One batch. An empty list means that no request is left."""
+        """A batch of answers and one or some of prompts. An empty list means that no request is left."""
         self._steps += 1
         events = self._end_stopped()
         events += self._admit()
-        if turns := self._plan():
-            events += self._decode(turns)
+        events += self._answer()
+        events += self._read()
         return events
 
     # Joining
@@ -142,22 +138,30 @@ class Scheduler:
 
     # One batch
 
-    def _plan(self) -> list[_Turn]:
-        """Who takes part in the next batch: every answer on its way, then prompts while there is room."""
+    def _answer(self) -> list[StepEvent]:
+        """One token of every answer on its way; drafts as well where that pays."""
         answering = [running for running in self._active if running.waiting == 1]
         drafting = len(self._active) == len(answering) <= MOST_ACTIVE
-        turns = [_Turn(running, 1, self._draft(running) if drafting else ()) for running in answering]
-        room = self._n_batch - sum(1 + len(turn.draft) for turn in turns)
-        reading = [running for running in self._active if running.waiting > 1]
-        for number, running in enumerate(reading):
-            waiting = running.waiting
-            sharing = min(len(reading) - number, max(1, room // GOOD_CHUNK))
-            count = min(waiting, room // sharing)
-            if count < min(waiting, SMALLEST_CHUNK if turns else 1):
-                break
-            turns.append(_Turn(running, count))
-            room -= count
-        return sorted(turns, key=lambda turn: turn.running.place.number)
+        turns = [Turn(running, 1, self._draft(running) if drafting else ()) for running in answering]
+        return self._decode(in_order(turns)) if turns else []
+
+    def _read(self) -> list[StepEvent]:
+        """A batch of prompts, oldest first, and as many more as can be read to their ends in the room that is left."""
+        events: list[StepEvent] = []
+        room, most = self._n_batch, self._n_ctx
+        had: set[int] = set()
+        while reading := [
+            running
+            for running in self._active
+            if 1 < running.waiting <= most and running.request_id not in had and room
+        ]:
+            group = neighbours(reading)
+            n, each = cut([running.waiting for running in group], room)
+            had |= {running.request_id for running in group[:n]}
+            events += self._decode(in_order([Turn(running, each) for running in group[:n]]))
+            room -= n * each
+            most = room
+        return events
 
     def _draft(self, running: Running) -> Sequence[int]:
         """Tokens that may come next, to be checked in the same batch."""
@@ -168,7 +172,7 @@ class Scheduler:
             most = min(most, limit - running.n_output - 1)
         return running.lookup.draft(most)
 
-    def _decode(self, turns: Sequence[_Turn]) -> list[StepEvent]:
+    def _decode(self, turns: Sequence[Turn]) -> list[StepEvent]:
         """Compute one batch and take what it gave. What fails is tried again alone, so that only one fails."""
         parts = [turn.part() for turn in turns]
         status = self._compute(turns, parts)
@@ -179,12 +183,12 @@ class Scheduler:
         if status == "aborted":
             return self._end_stopped()
         if len(turns) > 1:
-            alone = (_Turn(turn.running, min(turn.count, turn.running.waiting)) for turn in turns)
+            alone = (Turn(turn.running, min(turn.count, turn.running.waiting)) for turn in turns)
             return [event for turn in alone for event in self._decode([turn])]
         why = "its context is full" if status == "full" else "it failed"
         return self._fail(turns[0].running, f"llama.cpp could not decode ({why}).", _HINT)
 
-    def _compute(self, turns: Sequence[_Turn], parts: Sequence[Part]) -> Status:
+    def _compute(self, turns: Sequence[Turn], parts: Sequence[Part]) -> Status:
         """The backend's batch, which `cancel` may interrupt."""
         self._backend.interrupt(False)
         self._computing = frozenset(turn.running.request_id for turn in turns)
@@ -201,7 +205,7 @@ class Scheduler:
             self._computing = frozenset()
             self.computing_seconds += self._clock() - started
 
-    def _advance(self, turns: Sequence[_Turn], parts: Sequence[Part]) -> list[StepEvent]:
+    def _advance(self, turns: Sequence[Turn], parts: Sequence[Part]) -> list[StepEvent]:
         """Take the next token of each answer that has one."""
         events: list[StepEvent] = []
         end = 0  # index in the batch after the part
@@ -283,18 +287,3 @@ class Scheduler:
             self._active.remove(running)
             slot = running.place
             slot.running, slot.last_used = None, self._steps
-
-
-@dataclass(frozen=True)
-class _Turn:
-    """`count` tokens of a request in the next batch, and a draft of those that may follow."""
-
-    running: Running
-    count: int
-    draft: Sequence[int] = ()
-
-    def part(self) -> Part:
-        slot, tokens = self.running.place, self.running.tokens
-        end = slot.held + self.count
-        rows = 1 + len(self.draft) if end == len(tokens) else 0
-        return Part(slot.number, slot.held, [*tokens[slot.held : end], *self.draft], rows)

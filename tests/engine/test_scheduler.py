@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from localllm.engine.base import Failed, Finished, Prefilled
-from localllm.engine.scheduler import GOOD_CHUNK, PATIENCE
+from localllm.engine.scheduler import PATIENCE
 from localllm.engine.slots import common_prefix
 from tests.engine.scripted_backend import Room, alone
 
@@ -35,39 +35,56 @@ def test_requests_join_and_leave_at_any_step_and_each_gets_its_own_answer() -> N
     assert all(sampler.closed == 1 for sampler in room.samplers)
 
 
+def sizes(room: Room) -> list[list[int]]:
+    """Tokens of each part of each batch."""
+    return [[len(part.tokens) for part in batch] for batch in room.backend.batches]
+
+
 def test_every_answer_goes_on_while_a_long_prompt_is_read() -> None:
-    room = Room(n_batch=40)
+    room = Room(n_batch=70)
     for i in range(3):
         room.submit(prompt(i, 8), 50)
     room.step()
     room.submit(prompt(9, 150), 2)
-    for _ in range(4):
+    for expected in ([70], [70], [10]):
         room.step()
-        parts = room.backend.batches[-1]
-        assert sorted(len(part.tokens) for part in parts)[:3] == [1, 1, 1]
-        assert sum(len(part.tokens) for part in parts) <= 40
-    room.step()
-    assert [e.done for e in room.events if isinstance(e, Prefilled) and e.request_id == 4] == [37, 74, 111, 148, 150]
+        assert sizes(room)[-2:] == [[1, 1, 1], expected]
+    assert [e.done for e in room.events if isinstance(e, Prefilled) and e.request_id == 4] == [70, 140, 150]
 
 
-def test_a_batch_is_never_larger_than_it_may_be_and_small_ends_are_not_begun() -> None:
-    room = Room(n_slots=2, n_batch=64)
-    room.submit(prompt(1, 60), 3)
-    room.submit(prompt(2, 60), 3)
+def test_a_step_reads_no_more_than_a_batch_takes() -> None:
+    room = Room(n_slots=3, n_batch=64)
+    for i in range(3):
+        room.submit(prompt(i, 30), 3)
     room.run()
-    assert [[len(p.tokens) for p in batch] for batch in room.backend.batches[:3]] == [[60], [1, 60], [1, 1]]
+    assert sizes(room)[:3] == [[21, 21, 21], [9, 9, 9], [1, 1, 1]]
 
 
-def test_long_prompts_are_read_together_in_equal_chunks() -> None:
-    room = Room(n_slots=5, n_ctx=1000, n_batch=2 * GOOD_CHUNK)
-    for i, length in enumerate((300, 20, 300, 300)):
+def test_prompts_in_neighbouring_slots_are_read_together_and_the_others_after_them() -> None:
+    room = Room(n_slots=6, n_ctx=1000, n_batch=512)
+    lengths = (600, 600, 600, 600, 20, 22)
+    for i, length in enumerate(lengths):
         room.submit(prompt(i, length), 2)
     room.step()
-    sizes = [[len(part.tokens) for part in batch] for batch in room.backend.batches]
-    assert sizes == [[GOOD_CHUNK, 20, 2 * GOOD_CHUNK - GOOD_CHUNK - 20]]
+    assert sizes(room) == [[512]]
+    room.step()
+    assert sizes(room)[1:] == [[88] * 4, [20, 20]]
     room.run()
-    assert all(room.tokens(i + 1) == alone(prompt(i, n), 2) for i, n in enumerate((300, 20, 300, 300)))
-    assert all(sum(len(part.tokens) for part in batch) <= 2 * GOOD_CHUNK for batch in room.backend.batches)
+    assert all(room.tokens(i + 1) == alone(prompt(i, n), 2) for i, n in enumerate(lengths))
+    assert all(sum(batch) <= 512 for batch in sizes(room))
+
+
+def test_a_prompt_between_answers_is_read_without_them() -> None:
+    room = Room(n_slots=3, n_ctx=400, n_batch=128)
+    for i, (length, n) in enumerate(((8, 30), (8, 3), (8, 30))):
+        room.submit(prompt(i, length), n)
+    while not room.order():
+        room.step()
+    room.submit(prompt(9, 100), 2)
+    before = len(room.backend.batches)
+    room.step()
+    assert sizes(room)[before:] == [[1, 1], [100]]
+    assert [[part.slot for part in batch] for batch in room.backend.batches[before:]] == [[0, 2], [1]]
 
 
 def test_a_shared_beginning_is_computed_once() -> None:
@@ -85,8 +102,8 @@ def test_a_shared_beginning_is_computed_once() -> None:
 
 
 def test_a_request_waits_for_a_beginning_that_is_being_read_but_others_do_not() -> None:
-    room = Room(n_slots=4, n_batch=40)
-    long = prompt(0, 100)
+    room = Room(n_slots=4, n_batch=80)
+    long = prompt(0, 190)
     room.submit([*long, 5], 2)
     room.submit([*long, 6], 2)
     other = room.submit(prompt(3, 10), 2)
@@ -94,7 +111,7 @@ def test_a_request_waits_for_a_beginning_that_is_being_read_but_others_do_not() 
     assert len(room.backend.batches[0]) == 1
     room.run()
     assert room.order().index(other) < room.order().index(2)
-    assert room.end(2).usage.cached_tokens == 100
+    assert room.end(2).usage.cached_tokens == 190
     assert room.tokens(2) == alone([*long, 6], 2)
 
 
