@@ -108,7 +108,7 @@ class Registry:
 
     def models(self) -> list[ModelRef]:
         """The built-in model and every GGUF in <home>/models, by name."""
-        found = [ref for name in catalog.cards() if (ref := catalog.builtin(name))]
+        found = [r for name, card in catalog.cards().items() if "file" in card and (r := catalog.builtin(name))]
         if self.home.models.is_dir():
             found += [ModelRef(p.stem, p, "home") for p in sorted(self.home.models.glob("*.gguf"))]
         return found
