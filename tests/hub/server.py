@@ -127,6 +127,8 @@ class HubServer:
         self.allowed: set[str] = set()
         """Tokens that may read gated repositories."""
         self.etag_suffix = ""
+        self.rate = 0
+        """Bytes a second that the store sends, or as fast as it can."""
         self.plain_refused = False
         """Whether the store refuses plain requests (what lies in Xet only)."""
         self.over = threading.Event()
@@ -254,6 +256,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif fault.kind == "drop" and self.place == "hub":
             self.close_connection = True
+        elif fault.kind == "moved":  # the branch goes on while the file is asked for
+            repo = self.hub.repos[unquote(self.path.partition("/resolve/")[0].strip("/"))]
+            repo.commit(repo.commits[repo.branches["main"]] | {"README.md": str(len(repo.commits)).encode()})
+            return False
         else:
             return False
         return True
@@ -424,7 +430,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pour(self, file: File, start: int, end: int, fault: Fault | None) -> None:
         kind, at = (fault.kind, fault.at) if fault else ("", 0)
-        if not kind and isinstance(file.content, Path):
+        if not kind and not self.hub.rate and isinstance(file.content, Path):
             with file.content.open("rb") as stream:
                 while start < end:
                     count = os.sendfile(self.connection.fileno(), stream.fileno(), start, end - start)
