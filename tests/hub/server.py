@@ -445,7 +445,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(piece)
             self.asked.sent[0] += len(piece)
             start += len(piece)
-        if kind == "drop" or kind == "length":
+            if self.hub.rate:
+                self.hub.over.wait(len(piece) / self.hub.rate)
+        if kind in ("drop", "length"):
             self.close_connection = True
         elif kind == "stop":  # nothing more comes, and the connection stays
             self.hub.over.wait(fault.seconds if fault else 0)
