@@ -88,7 +88,7 @@ class Subject:
     def start(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "localllm", "pull", self.repo, "--json"]
         return subprocess.Popen(
-            command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, cwd=ROOT, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
 
     def sent(self) -> int:
@@ -161,7 +161,7 @@ def _kill(process: subprocess.Popen[str], subject: Subject, rng: random.Random) 
 
 
 def _finish(process: subprocess.Popen[str], tally: Tally, subject: Subject) -> int:
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=600)
     if process.returncode > 0:
         lines = err.strip().splitlines()
         if len(lines) != 1 or not lines[0].startswith("localllm: "):
