@@ -249,7 +249,7 @@ def run_list(count: int, runs: int) -> int:
         for i in range(count // 2):
             shutil.copy(ROOT / "models" / "guide.gguf", home.models / f"model-{i}.gguf")
         subject = Subject(server, folder, 0, random.Random(0))
-        subprocess.run([*subject.start().args], env=subject.environment, cwd=ROOT, check=True, capture_output=True)
+        subject.start().communicate()
         registry = Registry(home)
         (model,) = registry.pulled()
         for i in range(count - count // 2 - 1):

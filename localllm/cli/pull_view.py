@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from localllm.tasks.remote import Choice, Offer
 
 _LINE_SECONDS = 5.0
+_NAME = 36
+"""Characters of a file's name beside the bar: the last ones, in which files of a repository differ."""
 
 
 def table(offer: Offer) -> list[str]:
@@ -84,7 +86,9 @@ class PullView:
         speed = f"{human_size(event.bytes_per_second)}/s"
         if sys.stderr.isatty():
             bar = self._shown(event.all_total)
-            bar.update(self._task, completed=event.all_done, file=sanitize_line(event.path), speed=speed, left=left)
+            name = sanitize_line(event.path.rpartition("/")[2])[-_NAME:]
+            file = f"{name} {event.done * 100 // max(1, event.total)}%"
+            bar.update(self._task, completed=event.all_done, file=file, speed=speed, left=left)
         elif time.monotonic() - self._last_line > _LINE_SECONDS:
             self._last_line = time.monotonic()
             done, total = human_size(event.all_done), human_size(event.all_total)

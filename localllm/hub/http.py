@@ -219,23 +219,28 @@ def _translated(url: str, cancel: threading.Event) -> Iterator[None]:
             now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
             hint = f"This machine's clock says {now}: correct it if that is wrong; else see to the proxy's certificate."
             raise UnreachableError(f"The certificate of {host} is refused: {certificate}.", hint) from error
-        raise Transient(_reason(error, host), unreached=isinstance(error, httpx2.ConnectError)) from error
+        raise Transient(
+            _reason(error, host), unreached=isinstance(error, httpx2.ConnectError | httpx2.ProxyError)
+        ) from error
 
 
 def _certificate_problem(error: BaseException | None) -> str:
     """What is wrong with the other side's certificate, if that is it."""
+    found = ""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
-            return error.verify_message or "it cannot be verified"
+            return str(getattr(error, "verify_message", "")) or "it cannot be verified"
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            return str(error).partition("certificate verify failed: ")[2].partition(" (")[0] or "it cannot be verified"
+            found = str(error).partition("certificate verify failed: ")[2].partition(" (")[0] or "it cannot be verified"
         error = error.__cause__ or error.__context__
-    return ""
+    return found
 
 
 def _reason(error: Exception, host: str) -> str:
     import httpx2
 
+    if isinstance(error, httpx2.ProxyError):
+        return f"the proxy does not let {host} be reached ({error})"
     if isinstance(error, httpx2.ConnectTimeout | httpx2.ConnectError):
         return f"there is no connection to {host} ({error or 'it does not answer'})"
     if isinstance(error, httpx2.TimeoutException):

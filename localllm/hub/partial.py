@@ -18,7 +18,6 @@ import os
 import queue
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -32,8 +31,6 @@ STEP = 8 << 20
 _BLOCK = 1 << 20
 _WAITING = 16
 """Blocks that may wait to be written."""
-_SYNCED = 0.2
-"""Seconds between two requests to have the disk take what was written."""
 
 
 def hasher(file: RemoteFile) -> Any:
@@ -66,8 +63,6 @@ class Partial:
         self._blocks: queue.Queue[bytes | None] = queue.Queue(_WAITING)
         self._failure: BaseException | None = None
         self._writer: threading.Thread | None = None
-        self._syncer: threading.Thread | None = None
-        self._over = threading.Event()
         self._file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
 
     def take_up(self) -> Iterator[int]:
@@ -109,9 +104,6 @@ class Partial:
         if self._writer is None:
             self._writer = threading.Thread(target=self._run, daemon=True)
             self._writer.start()
-            self._over.clear()
-            self._syncer = threading.Thread(target=self._sync, daemon=True)
-            self._syncer.start()
         self._blocks.put(block)
         self.position += len(block)
         self._check()
@@ -176,18 +168,10 @@ class Partial:
                 proof.write(f"{self._written} {self._hash.hexdigest()}\n")
             self._proven = self._written
 
-    def _sync(self) -> None:
-        """Have the system write to the disk what has arrived while more arrives, so that the end need not wait."""
-        while not self._over.wait(_SYNCED):
-            with suppress(OSError):  # the last one, which counts, is another
-                os.fsync(self._file.fileno())
-
     def _drain(self) -> None:
-        if self._writer is not None and self._syncer is not None:
+        if self._writer is not None:
             self._blocks.put(None)
-            self._over.set()
             self._writer.join()
-            self._syncer.join()
             self._writer = None
         self._check()
 

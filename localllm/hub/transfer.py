@@ -18,7 +18,7 @@ from localllm.hub.events import Retrying
 from localllm.hub.http import Answer, Hub, Transient
 from localllm.hub.listing import RemoteFile, Repository
 from localllm.hub.partial import Partial
-from localllm.hub.watching import Stall, interruptible
+from localllm.hub.watching import Stall, interruptible, pieces
 
 if TYPE_CHECKING:
     from httpx2 import Response
@@ -71,7 +71,7 @@ def _stretch(
         etag = answer.response.headers.get("ETag", "")
         partial.expect(etag if etag.startswith('"') else "")  # a weak one says nothing about bytes
         with interruptible(answer, hub.cancel):
-            for block in _blocks(answer.response, Stall(hub.limits)):
+            for block in _blocks(pieces(answer.response, hub.here.timeout), Stall(hub.limits)):
                 if partial.position + len(block) > file.size:
                     raise Transient("more comes than the file has")
                 partial.write(block)
@@ -107,12 +107,12 @@ def _begins(response: Response, file: RemoteFile, start: int) -> int:
     return 0
 
 
-def _blocks(response: Response, stall: Stall) -> Iterator[bytes]:
+def _blocks(body: Iterator[bytes], stall: Stall) -> Iterator[bytes]:
     """The body in blocks large enough to hash, soon enough to be seen; what came before a failure is given first."""
     pieces: list[bytes] = []
     size, last = 0, time.monotonic()
     try:
-        for piece in response.iter_raw():
+        for piece in body:
             pieces.append(piece)
             size += len(piece)
             now = time.monotonic()

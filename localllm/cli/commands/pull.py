@@ -100,6 +100,8 @@ def _print(event: Pulled) -> None:
     say(f"{human_size(event.bytes)} verified; {fetched}{kept}.")
     if event.model.path.is_file():
         say(f"Try it: localllm chat {event.model.name}")
+    else:
+        say("As a base for fine-tuning: localllm finetune DATA --model GGUF --mlx FOLDER")
 
 
 def _catalog(as_json: bool) -> int:
