@@ -1,4 +1,4 @@
-"""A file that is still arriving: written and hashed in one pass, and proven again by the next process.
+"""A file that is still arriving: written and hashed as it comes, and proven again by the next process.
 
 Beside HASH.incomplete lies HASH.incomplete.proof, to which a line is added at every step of the way:
 
@@ -30,7 +30,7 @@ STEP = 8 << 20
 """Bytes between two lines of the proof."""
 _BLOCK = 1 << 20
 _WAITING = 16
-"""Blocks that may wait to be written."""
+"""Blocks that may wait to be hashed."""
 
 
 def hasher(file: RemoteFile) -> Any:
@@ -57,12 +57,12 @@ class Partial:
         self.proof = path.with_name(f"{path.name}.proof")
         self.etag = ""
         self.position = 0
-        """Bytes that are there, hashed and proven, or handed over to be written."""
-        self._written = self._proven = 0
+        """Bytes that are there, all but the last few blocks hashed."""
+        self._hashed = self._proven = 0
         self._hash = hasher(file)
         self._blocks: queue.Queue[bytes | None] = queue.Queue(_WAITING)
         self._failure: BaseException | None = None
-        self._writer: threading.Thread | None = None
+        self._hashing: threading.Thread | None = None
         self._file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
 
     def take_up(self) -> Iterator[int]:
@@ -80,7 +80,7 @@ class Partial:
         self._hash, self.position = good_hash, good
         self._file.truncate(good)
         self._file.seek(good)
-        self._written = self._proven = good
+        self._hashed = self._proven = good
         self._write_marks([mark for mark in marks if mark[0] <= good])
 
     def begin_again(self) -> None:
@@ -88,7 +88,7 @@ class Partial:
         self._drain()
         self._file.seek(0)
         self._file.truncate(0)
-        self._hash, self.position, self._written, self._proven = hasher(self.file), 0, 0, 0
+        self._hash, self.position, self._hashed, self._proven = hasher(self.file), 0, 0, 0
         self._write_marks([])
 
     def expect(self, etag: str) -> None:
@@ -100,10 +100,13 @@ class Partial:
             self._write_marks(marks)
 
     def write(self, block: bytes) -> None:
-        """Hand over what comes next; it is written and hashed in another thread. Raises what that one met."""
-        if self._writer is None:
-            self._writer = threading.Thread(target=self._run, daemon=True)
-            self._writer.start()
+        """Write what comes next; it is hashed in another thread. Raises OSError, also of the proof."""
+        if self._hashing is None:
+            self._hashing = threading.Thread(target=self._run, daemon=True)
+            self._hashing.start()
+        rest = memoryview(block)
+        while rest:
+            rest = rest[self._file.write(rest) :]
         self._blocks.put(block)
         self.position += len(block)
         self._check()
@@ -143,7 +146,7 @@ class Partial:
         if not self._file.closed:
             self.close()
 
-    # The writing thread
+    # The hashing thread
 
     def _run(self) -> None:
         while (block := self._blocks.get()) is not None:
@@ -151,28 +154,25 @@ class Partial:
                 try:
                     self._take(block)
                 except BaseException as failure:
-                    self._failure = failure  # raised by the thread that reads
+                    self._failure = failure  # raised by the thread that writes
 
     def _take(self, block: bytes) -> None:
         self._hash.update(block)
-        rest = memoryview(block)
-        while rest:
-            rest = rest[self._file.write(rest) :]
-        self._written += len(block)
-        if self._written - self._proven >= STEP:
+        self._hashed += len(block)
+        if self._hashed - self._proven >= STEP:
             self._prove()
 
     def _prove(self) -> None:
-        if self._written > self._proven:
+        if self._hashed > self._proven:
             with self.proof.open("a") as proof:
-                proof.write(f"{self._written} {self._hash.hexdigest()}\n")
-            self._proven = self._written
+                proof.write(f"{self._hashed} {self._hash.hexdigest()}\n")
+            self._proven = self._hashed
 
     def _drain(self) -> None:
-        if self._writer is not None:
+        if self._hashing is not None:
             self._blocks.put(None)
-            self._writer.join()
-            self._writer = None
+            self._hashing.join()
+            self._hashing = None
         self._check()
 
     def _check(self) -> None:
