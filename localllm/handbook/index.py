@@ -47,7 +47,7 @@ MISSPELT = 0.75
 """How far a word counts that was found by its spelling."""
 PHRASE = 0.6
 """How much two neighbouring words add where they are neighbours in the entry too."""
-FOUND = 0.69
+FOUND = 0.7
 """The certainty from which on the best entry is an answer; below it the handbook has none."""
 
 
