@@ -41,8 +41,8 @@ from localllm.errors import EngineError, LocalLLMError
 if TYPE_CHECKING:
     from localllm.engine.embedding import Embedder
 
-FLUSH_SECONDS = 0.004
-"""Fast tokens are sent together: a message for each would cost a small model some of its speed."""
+FLUSH_SECONDS = 0.03
+"""Fast tokens are sent together, faster than anybody reads: each message takes a processor from the computation."""
 PATIENCE, MOST_PATIENCE = 0.02, 0.01
 """Share of a step, and seconds, to wait for a further call after one was answered: who has many requests submits them
 one after the other, and a batch with more of them is computed faster."""
