@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from localllm.engine.base import Engine, Event, Finished, Request, TextDelta, stream
-from localllm.errors import ContextOverflowError
+from localllm.errors import ContextOverflowError, UsageError
 from localllm.types import Message, Sampling
+
+Adapters = tuple[tuple[Path, float], ...]
 
 
 class Session:
@@ -42,13 +45,8 @@ class Session:
         The two turns are kept once the answer has finished or was stopped; after an error the history is unchanged.
         """
         question = Message("user", text)
-        prompt = self.engine.encode_chat([*self.messages, question])
-        n_ctx = self.engine.info.n_ctx
-        if len(prompt) >= n_ctx:
-            hint = "Start over with /clear, shorten the message, or restart with a larger --ctx."
-            raise ContextOverflowError(len(prompt) + 1, n_ctx, "The conversation", hint)
         answer: list[str] = []
-        events = stream(self.engine, Request(tuple(prompt), replace(self.sampling)), cancel)
+        events = self._stream(self.prompt([*self.messages, question]), None, cancel)
         try:
             for event in events:
                 if isinstance(event, TextDelta):
@@ -58,3 +56,32 @@ class Session:
                 yield event
         finally:
             events.close()  # type: ignore[attr-defined]
+
+    def answer(
+        self, cancel: threading.Event | None = None, *, partial: str = "", adapters: Adapters | None = None
+    ) -> Iterator[Event]:
+        """Answer the turns as they are, and keep nothing; with `partial`, go on after that beginning of the answer.
+
+        `adapters` takes the place of those that are attached. Raises ContextOverflowError before anything is decoded,
+        and UsageError where a grammar would have to begin in the middle.
+        """
+        if partial and (self.sampling.grammar or self.sampling.json_schema):
+            raise UsageError("A reply that must match a schema cannot be continued.", "Have it written again.")
+        prompt = self.prompt(self.messages, partial)
+        return self._stream(prompt, adapters, cancel)
+
+    def prompt(self, messages: list[Message], partial: str = "") -> tuple[int, ...]:
+        """Tokens of a conversation and of the beginning of its next answer. Raises ContextOverflowError."""
+        tokens = self.engine.encode_chat(messages)
+        if partial:
+            tokens += self.engine.tokenize(partial, add_special=False, parse_special=False)
+        n_ctx = self.engine.info.n_ctx
+        if len(tokens) >= n_ctx:
+            hint = "Start over with /clear, shorten the message, or restart with a larger --ctx."
+            raise ContextOverflowError(len(tokens) + 1, n_ctx, "The conversation", hint)
+        return tuple(tokens)
+
+    def _stream(
+        self, prompt: tuple[int, ...], adapters: Adapters | None, cancel: threading.Event | None
+    ) -> Iterator[Event]:
+        return stream(self.engine, Request(prompt, replace(self.sampling), adapters), cancel)

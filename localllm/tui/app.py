@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from textual import on
@@ -11,14 +12,18 @@ from textual.app import App, SystemCommand
 from textual.filter import LineFilter
 from textual.screen import Screen
 
+from localllm.errors import LocalLLMError
+from localllm.paths import Home
 from localllm.sanitize import sanitize_line
+from localllm.store.chats.store import ChatStore
+from localllm.tasks.conversations import open_store
 from localllm.tui.events import OpenFailed
 from localllm.tui.filters import ControlFilter
-from localllm.tui.host import ChatHost
-from localllm.tui.keymap import bind
+from localllm.tui.keymap import ACTIONS, KEYS, bindings, load_keys, spoken
+from localllm.tui.replies import ChatHost
 from localllm.tui.screens.chat import ChatScreen
 from localllm.tui.screens.help import HelpScreen
-from localllm.tui.theme import DARK, LIGHT
+from localllm.tui.theme import DARK, THEMES
 
 if TYPE_CHECKING:
     from localllm.tasks.chat import Chat
@@ -29,44 +34,60 @@ class LocalLLMApp(App[None]):
 
     CSS_PATH = "app.tcss"
     TITLE = "localllm"
-    BINDINGS = [
-        bind("app.help", "help", "Help", priority=True),
-        bind("app.theme", "switch_theme", "Light/dark", show=False),
-        bind("app.quit", "quit", "Quit", priority=True),
-    ]
+    BINDINGS = bindings("app", priority=True)
 
     def __init__(
         self,
         open_chat: Callable[[], Chat],
         *,
+        store: ChatStore | None = None,
         model: str = "",
         clock: Callable[[], float] = time.monotonic,
+        keys: Mapping[str, str] | None = None,
+        unsaved: LocalLLMError | None = None,
     ) -> None:
-        """`model` is the name to show while it is being opened; `clock` times the streaming."""
+        """`store` None keeps conversations in memory, and `unsaved` is why; `model` is the name to show while it is
+        being opened; `clock` times the streaming; `keys` are the person's own, by the actions' ids."""
         super().__init__()
         self._control_filter = ControlFilter()
-        self.host = ChatHost(open_chat, clock)
+        self.store = store or ChatStore()
+        self.host = ChatHost(open_chat, self.store, clock)
         self.model = sanitize_line(model)
+        self.keys = KEYS | dict(keys or {})
         self.open_error: BaseException | None = None
-        self.register_theme(DARK)
-        self.register_theme(LIGHT)
-        self.theme = DARK.name
+        self._unsaved = unsaved
+        for theme in THEMES:
+            self.register_theme(theme)
+        known = self.store.fact("theme")
+        self.theme = known if known in [theme.name for theme in THEMES] else DARK.name
+        if keys:
+            self.set_keymap(dict(keys))
 
     def get_default_screen(self) -> Screen[None]:
-        return ChatScreen(self.host, self.model)
+        first = not self.store.fact("welcomed")
+        with suppress(LocalLLMError):
+            self.store.remember("welcomed", "yes")
+        return ChatScreen(self.host, self.model, self.keys, first=first)
+
+    def on_mount(self) -> None:
+        if self._unsaved is not None and isinstance(self.screen, ChatScreen):
+            self.screen.warn(self._unsaved)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Everything that is drawn passes the control filter last."""
         return [*super().get_line_filters(), self._control_filter]
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        yield SystemCommand("Help", "Keys and commands", self.action_help)
-        yield SystemCommand("Light or dark", "Switch between the two themes", self.action_switch_theme)
-        if isinstance(screen, ChatScreen):
-            yield SystemCommand("Adapter", "Switch the adapter on or off", screen.action_toggle_adapter)
-            yield SystemCommand("Clear", "Forget the conversation and start over", screen.action_clear)
-        yield SystemCommand("Theme", "Choose a theme", self.action_change_theme)
-        yield SystemCommand("Quit", "Leave", self.action_quit)
+        """Every action of the keymap that is in force here, with its key."""
+        for action in ACTIONS.values():
+            target = self if action.place == "app" else screen
+            run = getattr(target, f"action_{action.method}", None)
+            if action.palette and run is not None and (action.place == "app" or isinstance(screen, ChatScreen)):
+                key = spoken(self.keys[action.id].split(",")[0])
+                yield SystemCommand(action.name, f"{action.what} · {key}" if key else action.what, run)
+        yield SystemCommand(
+            "Choose a theme", "dark, light, high contrast, and those of Textual", self.action_change_theme
+        )
 
     @on(OpenFailed)
     def open_failed(self, event: OpenFailed) -> None:
@@ -81,22 +102,34 @@ class LocalLLMApp(App[None]):
         if isinstance(self.screen, HelpScreen):
             self.screen.dismiss()
         else:
-            self.push_screen(HelpScreen())
+            self.push_screen(HelpScreen(self.keys))
 
-    def action_switch_theme(self) -> None:
-        self.theme = LIGHT.name if self.current_theme.dark else DARK.name
+    def action_theme(self) -> None:
+        """The next theme of ours; it is remembered."""
+        names = [theme.name for theme in THEMES]
+        at = names.index(self.theme) if self.theme in names else -1
+        self.theme = names[(at + 1) % len(names)]
+        with suppress(LocalLLMError):
+            self.store.remember("theme", self.theme)
 
 
-def run_chat(open_chat: Callable[[], Chat], *, model: str = "") -> int:
-    """Run the app until the person leaves, and return the exit code.
+def run_chat(open_chat: Callable[[], Chat], *, model: str = "", home: Home | None = None) -> int:
+    """Run the app until the person leaves, and return the exit code; without a `home` nothing is saved.
 
-    What `open_chat` raises is raised here, once the terminal is restored.
+    What `open_chat` raises is raised here, once the terminal is restored, and UsageError for a bad keys file at once.
     """
-    app = LocalLLMApp(open_chat, model=model)
+    keys = load_keys(home.root) if home else {}
+    store, unsaved = None, None
+    try:
+        store = open_store(home) if home else None
+    except LocalLLMError as error:  # a chat that is not saved is better than none
+        unsaved = error
+    app = LocalLLMApp(open_chat, store=store, model=model, keys=keys, unsaved=unsaved)
     try:
         app.run()
     finally:
         app.host.close()
+        app.store.close()
     if app.open_error is not None:
         raise app.open_error
     return app.return_code or 0

@@ -10,8 +10,19 @@ from localllm.errors import UsageError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "adapter": ("NAME | off", "switch, keeping the conversation"),
-    "system": ("TEXT | off", "set the system prompt for the next replies"),
-    "clear": ("", "forget the conversation and start over"),
+    "model": ("NAME", "go on with another model"),
+    "compare": ("NAME | off", "base and adapter side by side"),
+    "system": ("TEXT | off", "the system prompt of the next replies"),
+    "new": ("", "another conversation; this one is kept"),
+    "clear": ("", "the same as /new"),
+    "title": ("TEXT", "rename the conversation"),
+    "retry": ("", "write the last reply again"),
+    "continue": ("", "go on with a reply that was cut"),
+    "context": ("", "how full it is, and what to leave out"),
+    "settings": ("", "sampling, system prompt, JSON schema"),
+    "export": ("FILE.md | .json", "this conversation to a file"),
+    "delete": ("", "the conversation; /undo brings it back"),
+    "undo": ("", "bring back what was deleted last"),
     "help": ("", "keys and commands"),
     "quit": ("", "leave"),
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from textual.message import Message
 
 from localllm.errors import LocalLLMError
-from localllm.types import FinishReason, Usage
+from localllm.store.chats.records import ChatSettings, Turn
+from localllm.tasks.replying import Replied
+from localllm.types import Sampling
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,24 @@ class ChatState:
     adapter: str | None = None
     adapters: tuple[str, ...] = ()
     """Names of the adapters on this machine."""
-    system: str | None = None
+    compared: str | None = None
+    """The adapter that replies are compared with, beside the base's."""
+    chat: int | None = None
+    """The conversation; None for one of which nothing was said yet."""
+    chat_title: str = ""
+    pinned: bool = False
+    settings: ChatSettings = field(default_factory=ChatSettings)
+    """As they are saved, not cleaned."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """What is in force: the conversation's own, or the program's."""
+    left_out: int = 0
+    """Turns at the beginning that are not sent to the model."""
+    saved: bool = True
+    """Whether conversations outlast the program."""
+
+    @property
+    def system(self) -> str | None:
+        return self.settings.system
 
 
 @dataclass
@@ -50,10 +69,33 @@ class Changed(Message):
 
 
 @dataclass
+class Loaded(Message):
+    """Another conversation, or another branch of it, is to be shown."""
+
+    state: ChatState
+    branch: list[Turn]
+    note: str = ""
+    give_back: str = ""
+    """A message that was not sent, for the input."""
+    focus: int | None = None
+    """The turn to scroll to; None for the end."""
+
+
+@dataclass
 class ActionFailed(Message):
     """A setting could not be changed; the old one is in force."""
 
     error: LocalLLMError
+
+
+@dataclass
+class ReplyBegun(Message):
+    """Something is on its way: the question (None for one that is shown already), and its replies, side by side."""
+
+    state: ChatState
+    question: Turn | None
+    replies: tuple[Turn, ...]
+    """Replaces what is shown below the question."""
 
 
 @dataclass
@@ -65,19 +107,51 @@ class ReplyProgress(Message):
     prompt_total: int = 0
     tokens: int = 0
     tokens_per_second: float = 0.0
+    lane: int = 0
+    """Which of the replies side by side."""
+
+
+@dataclass
+class ReplyEnded(Message):
+    """One reply is complete, or was stopped; another beside it may go on."""
+
+    replied: Replied
+    lane: int
 
 
 @dataclass
 class ReplyFinished(Message):
-    """The reply is complete, or was stopped, and is part of the conversation."""
+    """All replies have ended, and the engine is free."""
 
-    reason: FinishReason
-    usage: Usage
     state: ChatState
+    warning: LocalLLMError | None = None
 
 
 @dataclass
 class ReplyFailed(Message):
-    """The reply broke off; the conversation is what it was before."""
+    """The reply broke off. What there was of it is kept as a cut reply; without any text, `text` is the question, which
+    is no longer part of the conversation."""
 
     error: LocalLLMError
+    state: ChatState | None
+    kept: bool
+    text: str = ""
+
+
+@dataclass
+class ContextFull(Message):
+    """A question does not fit with what went before. It waits for the person to choose what to leave out."""
+
+    state: ChatState
+    needed: int
+    question: Turn
+
+
+@dataclass
+class Cost(Message):
+    """What the message in the input takes."""
+
+    text: str
+    files: tuple[tuple[str, int], ...]
+    """(mention, tokens) of the files that it names."""
+    error: str = ""

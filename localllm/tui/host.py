@@ -1,4 +1,4 @@
-"""The chat as the app holds it: the only part of the app that touches the engine, always from a worker thread.
+"""The chat as the app holds it: with replies.py the only part that touches the engine, always from a worker thread.
 
 Its methods block, so the screen runs each in a thread worker; what happens is posted as events. A lock keeps two of
 them from using the engine at once. `stop` and `close` may be called from any thread.
@@ -8,42 +8,43 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from textual.message import Message
+from textual.message import Message as Event
 
-from localllm.engine.base import Event, Finished, Prefilled, TextDelta
 from localllm.errors import EngineError, LocalLLMError
-from localllm.sanitize import Sanitizer, sanitize, sanitize_line
-from localllm.tui.events import (
-    ActionFailed,
-    Changed,
-    ChatState,
-    Opened,
-    OpenFailed,
-    ReplyFailed,
-    ReplyFinished,
-    ReplyProgress,
-)
+from localllm.sanitize import sanitize, sanitize_line
+from localllm.store.chats.records import ChatSettings
+from localllm.store.chats.store import ChatStore
+from localllm.tasks.attaching import attachments
+from localllm.tasks.context import messages_of, sendable
+from localllm.tasks.opening import attachments as attached
+from localllm.tui.events import ActionFailed, Changed, ChatState, Cost, Loaded, Opened, OpenFailed
+from localllm.types import Message, Sampling
 
 if TYPE_CHECKING:
+    from localllm.engine.base import Engine
     from localllm.tasks.chat import Chat
 
-COALESCE_SECONDS = 0.03
-"""Tokens that arrive within this time are drawn together: faster than the eye, and one layout instead of many."""
-
 T = TypeVar("T")
-Post = Callable[[Message], object]
+Post = Callable[[Event], object]
 
 
-class ChatHost:
-    """Opens, drives and closes one Chat."""
+class Host:
+    """Opens, sets and closes one Chat, and knows which conversation is shown."""
 
-    def __init__(self, open_chat: Callable[[], Chat], clock: Callable[[], float]) -> None:
+    def __init__(self, open_chat: Callable[[], Chat], store: ChatStore, clock: Callable[[], float]) -> None:
+        self.store = store
         self._open_chat = open_chat
         self._clock = clock
         self._chat: Chat | None = None
+        self._beside: Engine | None = None
+        self._compared: str | None = None
+        self._number: int | None = None  # of the conversation; None until something was said in it
+        self._settings = ChatSettings()
+        self._default = Sampling()
         self._lock = threading.Lock()
         self._cancel = threading.Event()
         self._closing = threading.Event()
@@ -53,43 +54,133 @@ class ChatHost:
         """Send events there from now on."""
         self._post = lambda message: None if self._closing.is_set() else post(message)
 
+    # The model
+
     def open(self) -> None:
         """Load the model; posts Opened or OpenFailed."""
         with self._lock:
             try:
                 self._chat = self._open_chat()
+                session = self._chat.session
+                self._default = session.sampling
+                self._settings = ChatSettings(system=session.system)
                 self._post(Opened(self._state()))
             except Exception as error:  # raised again by run_chat, once the terminal is back to normal
                 self._post(OpenFailed(error))
-
-    def reply(self, text: str) -> None:
-        """Answer a message; posts ReplyProgress, then ReplyFinished or ReplyFailed."""
-        with self._lock, self._failures(ReplyFailed):
-            self._cancel.clear()
-            if self._closing.is_set():
-                return
-            finished = self._stream(text)
-            self._post(ReplyFinished(finished.reason, finished.usage, self._state()))
 
     def use_adapter(self, name: str | None) -> None:
         """Attach an adapter in place of the present one; None detaches. Posts Changed or ActionFailed."""
         with self._lock, self._failures(ActionFailed):
             adapter = self._opened().use_adapter(name)
             note = f"adapter {sanitize_line(adapter.name)} is on" if adapter else "adapter is off"
+            self._keep(replace(self._settings, adapter=name))
+            self._post(Changed(self._state(), note))
+
+    def use_model(self, name: str) -> None:
+        """Go on with another model, without an adapter. Posts Changed or ActionFailed."""
+        with self._lock, self._failures(ActionFailed):
+            self._end_comparing()
+            chat = self._opened()
+            chat.use_model(name)
+            self._keep(replace(self._settings, model=chat.model.name, adapter=None))
+            self._post(Changed(self._state(), f"model {sanitize_line(chat.model.name)}"))
+
+    def compare(self, name: str | None) -> None:
+        """Answer with the base and with this adapter, side by side; None ends that. Posts Changed or ActionFailed."""
+        with self._lock, self._failures(ActionFailed):
+            if name is None:
+                self._end_comparing()
+                self._post(Changed(self._state(), "one reply at a time"))
+                return
+            chat = self._opened()
+            adapter = chat.find_adapter(name)
+            if self._beside is None:
+                self._beside = chat.open_beside()
+            self._beside.set_adapters(attached(chat.model, adapter))
+            self._compared = name
+            self._post(Changed(self._state(), f"base and {sanitize_line(adapter.name)}, side by side"))
+
+    def _end_comparing(self) -> None:
+        beside, self._beside, self._compared = self._beside, None, None
+        if beside is not None:
+            beside.close()
+
+    # The conversation
+
+    def set_settings(self, settings: ChatSettings, note: str) -> None:
+        """Use these from the next reply on. Posts Changed or ActionFailed."""
+        with self._lock, self._failures(ActionFailed):
+            self._keep(settings)
             self._post(Changed(self._state(), note))
 
     def set_system(self, text: str | None) -> None:
         """Use a system prompt from the next reply on; None removes it. Posts Changed or ActionFailed."""
-        with self._lock, self._failures(ActionFailed):
-            self._opened().session.system = text
-            note = f"system prompt: {sanitize(text)}" if text else "system prompt removed"
-            self._post(Changed(self._state(), note))
+        note = f"system prompt: {sanitize(text)}" if text else "system prompt removed"
+        self.set_settings(replace(self._settings, system=text), note)
 
-    def clear(self) -> None:
-        """Forget the conversation. Posts Changed."""
+    def begin(self) -> None:
+        """A new conversation with the settings of this one. Posts Loaded."""
         with self._lock, self._failures(ActionFailed):
-            self._opened().session.clear()
+            self._number = None
+            self._settings = replace(self._settings, first="", summary="")
+            self._post(Loaded(self._state(), []))
+
+    def show(self, chat: int, focus: int | None = None) -> None:
+        """Another conversation, with its adapter if there still is one; `focus` is a turn to scroll to, whose branch
+        is then shown. Posts Loaded or ActionFailed."""
+        with self._lock, self._failures(ActionFailed):
+            record = self.store.chat(chat)
+            opened = self._opened()
+            note = ""
+            self._number, self._settings = chat, record.settings
+            used = record.settings.model
+            if used and used != opened.model.name:
+                note = f"this was with {sanitize_line(used)}; it goes on with {sanitize_line(opened.model.name)}"
+            wanted = record.settings.adapter
+            if wanted != (opened.adapter.name if opened.adapter else None):
+                try:
+                    opened.use_adapter(wanted)
+                except LocalLLMError as error:
+                    opened.use_adapter(None)
+                    note = f"its adapter cannot be used: {sanitize_line(error.message)}"
+            if focus is not None and focus not in [turn.id for turn in self.store.turns.branch(chat)]:
+                self.store.turns.show(chat, focus)
+            self._post(self._loaded(note, focus=focus))
+
+    def show_turn(self, turn: int) -> None:
+        """The branch through this turn. Posts Loaded or ActionFailed."""
+        with self._lock, self._failures(ActionFailed):
+            if self._number is not None:
+                self.store.turns.show(self._number, turn)
+                self._post(self._loaded(focus=turn))
+
+    def rename(self, title: str) -> None:
+        """Posts Changed or ActionFailed."""
+        with self._lock, self._failures(ActionFailed):
+            if self._number is not None:
+                self.store.rename(self._number, title)
             self._post(Changed(self._state(), ""))
+
+    def send_all(self) -> None:
+        """Leave nothing out any more. Posts Loaded or ActionFailed."""
+        with self._lock, self._failures(ActionFailed):
+            self._keep(replace(self._settings, first="", summary=""))
+            self._post(self._loaded("all turns are sent again"))
+
+    def count(self, text: str) -> None:
+        """What a message takes in tokens; posts Cost. Nothing while the engine is at work."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            engine = self._opened().engine
+            files = [(a.mention, len(engine.tokenize(a.text, add_special=False))) for a in attachments(text)]
+            self._post(Cost(text, tuple(files)))
+        except LocalLLMError as error:
+            self._post(Cost(text, (), error.message))
+        finally:
+            self._lock.release()
+
+    # Ending
 
     def stop(self) -> None:
         """End the running reply, keeping what there is of it."""
@@ -104,49 +195,56 @@ class ChatHost:
         """Wait for the engine's thread to be done, and free the model."""
         self.disconnect()
         with self._lock:
+            self._end_comparing()
             if self._chat is not None:
                 self._chat.close()
                 self._chat = None
+
+    # Helpers
 
     def _opened(self) -> Chat:
         if self._chat is None:
             raise EngineError("The model is not open.", "Wait until it is ready.")
         return self._chat
 
+    def _keep(self, settings: ChatSettings) -> None:
+        if self._number is not None:
+            self.store.set_settings(self._number, settings)
+        self._settings = settings
+
+    def _loaded(self, note: str = "", give_back: str = "", focus: int | None = None) -> Loaded:
+        branch = [] if self._number is None else self.store.turns.branch(self._number)
+        return Loaded(self._state(), branch, note, give_back, focus)
+
     def _state(self) -> ChatState:
         chat = self._opened()
         info = chat.engine.info
+        record = None
+        with suppress(LocalLLMError):
+            record = None if self._number is None else self.store.chat(self._number)
+        branch = [] if self._number is None else self.store.turns.branch(self._number)
+        messages = messages_of(self._settings, branch)
         return ChatState(
             model=sanitize_line(chat.model.name),
             title=sanitize_line(chat.model.title or chat.model.name),
             description=sanitize_line(chat.model.description),
             parameters=info.n_params,
             n_ctx=info.n_ctx,
-            context_used=_or(0, chat.session.tokens_used),
+            context_used=_or(0, lambda: _count(chat.engine, messages)),
             adapter=sanitize_line(chat.adapter.name) if chat.adapter else None,
             adapters=_or((), lambda: tuple(sanitize_line(adapter.name) for adapter in chat.registry.adapters())),
-            system=chat.session.system,
+            compared=self._compared,
+            chat=self._number,
+            chat_title=sanitize_line(record.title) if record else "",
+            pinned=bool(record and record.pinned),
+            settings=self._settings,
+            sampling=self._settings.sampling or self._default,
+            left_out=sendable(self._settings, branch).left_out,
+            saved=self.store.saved,
         )
 
-    def _stream(self, text: str) -> Finished:
-        """Drive the reply to its end, posting what comes in about every COALESCE_SECONDS."""
-        pieces = _Pieces(self._clock, self._post)
-        events: Iterator[Event] = self._opened().send(text, self._cancel)
-        finished: Finished | None = None
-        try:
-            for event in events:
-                if isinstance(event, Finished):
-                    finished = event
-                else:
-                    pieces.add(event)
-        finally:
-            pieces.flush()
-        if finished is None:
-            raise EngineError("The engine stopped without finishing the reply.", "Send the message again.")
-        return finished
-
     @contextmanager
-    def _failures(self, failed: Callable[[LocalLLMError], Message]) -> Iterator[None]:
+    def _failures(self, failed: Callable[[LocalLLMError], Event]) -> Iterator[None]:
         """Post what goes wrong. The app is the last to hold the conversation, so not even a bug may end it here."""
         try:
             yield
@@ -157,46 +255,13 @@ class ChatHost:
             self._post(failed(EngineError(what, "The conversation is kept; please report this.")))
 
 
+def _count(engine: Engine, messages: list[Message]) -> int:
+    return len(engine.encode_chat(messages, add_generation_prompt=False)) if messages else 0
+
+
 def _or(default: T, fact: Callable[[], T]) -> T:
     """A fact that is only shown: not having it must not fail what the person asked for."""
     try:
         return fact()
     except LocalLLMError:
         return default
-
-
-class _Pieces:
-    """Gathers the pieces of a reply, cleaned, and posts them in batches."""
-
-    def __init__(self, clock: Callable[[], float], post: Post) -> None:
-        self._clock = clock
-        self._post = post
-        self._sanitizer = Sanitizer()
-        self._text: list[str] = []
-        self._prompt = (0, 0)
-        self._tokens = 0
-        self._started = clock()
-        self._sent = float("-inf")
-
-    def add(self, event: Prefilled | TextDelta) -> None:
-        """Take one event in, and post if it is time."""
-        if isinstance(event, Prefilled):
-            self._prompt = (event.done, event.total)
-            self._started = self._clock()
-        else:
-            self._text.append(self._sanitizer.feed(event.text))
-            self._tokens += len(event.tokens)
-        if self._clock() - self._sent >= COALESCE_SECONDS:
-            self._send()
-
-    def flush(self) -> None:
-        """Post what is left."""
-        self._text.append(self._sanitizer.flush())
-        self._send()
-
-    def _send(self) -> None:
-        self._sent = self._clock()
-        elapsed = self._sent - self._started
-        rate = self._tokens / elapsed if elapsed > 0 else 0.0
-        self._post(ReplyProgress("".join(self._text), *self._prompt, self._tokens, rate))
-        self._text.clear()

@@ -1,4 +1,4 @@
-"""The two themes of the app."""
+"""The themes of the app. The contrast of the third is meant for weak eyes and bad screens."""
 
 from __future__ import annotations
 
@@ -33,3 +33,21 @@ LIGHT = Theme(
     panel="#e3e5ee",
     dark=False,
 )
+
+CONTRAST = Theme(
+    name="localllm-contrast",
+    primary="#ffff00",
+    secondary="#00ffff",
+    accent="#ffffff",
+    warning="#ffff00",
+    error="#ff9090",
+    success="#80ff80",
+    foreground="#ffffff",
+    background="#000000",
+    surface="#000000",
+    panel="#202020",
+    dark=True,
+    variables={"text-muted": "#ffffff", "text-disabled": "#d0d0d0", "border": "#ffffff"},
+)
+
+THEMES = (DARK, LIGHT, CONTRAST)

@@ -15,7 +15,9 @@ from textual.pilot import Pilot
 from localllm.engine.base import Event, TextDelta
 from localllm.engine.fake import FakeEngine
 from localllm.engine.session import Session
-from localllm.errors import AdapterNotFoundError, EngineError, LocalLLMError
+from localllm.errors import AdapterNotFoundError, EngineError, LocalLLMError, ModelNotFoundError
+from localllm.tasks.chat import Chat
+from localllm.tasks.opening import Opened
 from localllm.tui.app import LocalLLMApp
 from localllm.tui.screens.chat import ChatScreen
 from localllm.tui.widgets.prompt import Prompt
@@ -36,28 +38,13 @@ class StubRegistry:
             raise AdapterNotFoundError(f"There is no adapter named {name!r}.", "`localllm list` shows them.")
         return AdapterRef(name, Path(f"/{name}.gguf"))
 
+    def models(self) -> list[ModelRef]:
+        return [ModelRef("fake", Path("/fake.gguf"), "built-in"), ModelRef("other", Path("/other.gguf"), "home")]
 
-@dataclass
-class StubChat:
-    """tasks.chat.Chat by shape; the real one is tested in tests/tasks."""
-
-    engine: Any
-    session: Session
-    model: ModelRef
-    registry: StubRegistry
-    adapter: AdapterRef | None = None
-
-    def send(self, text: str, cancel: threading.Event | None = None) -> Any:
-        return self.session.send(text, cancel)
-
-    def use_adapter(self, name: str | None) -> AdapterRef | None:
-        adapter = None if name is None else self.registry.adapter_for(name, self.model)
-        self.engine.set_adapters([(adapter.path, adapter.scale)] if adapter else [])
-        self.adapter = adapter
-        return adapter
-
-    def close(self) -> None:
-        self.engine.close()
+    def model(self, name: str) -> ModelRef:
+        if name not in ("fake", "other"):
+            raise ModelNotFoundError(f"There is no model named {name!r}.", "`localllm list` shows them.")
+        return ModelRef(name, Path(f"/{name}.gguf"), "home")
 
 
 @dataclass
@@ -98,11 +85,21 @@ def scripted(*script: str | LocalLLMError | Callable[[str], str], **settings: An
 
 
 def opener(
-    engine: Any, *adapters: str, sampling: Sampling | None = None, name: str = "fake", title: str = "The fake"
+    engine: Any,
+    *adapters: str,
+    sampling: Sampling | None = None,
+    name: str = "fake",
+    title: str = "The fake",
+    beside: Any = None,
 ) -> Callable[[], Any]:
-    """An open_chat for LocalLLMApp."""
+    """An open_chat for LocalLLMApp; `beside` is the engine that is opened for any model from then on."""
     model = ModelRef(name, Path("/fake.gguf"), "built-in", title, "A scripted model for tests.")
-    chat = StubChat(engine, Session(engine, sampling), model, StubRegistry(*adapters))
+    registry: Any = StubRegistry(*adapters)
+
+    def reopen(again: str, adapter: str | None) -> Opened:
+        return Opened(beside, ModelRef(again, Path(f"/{again}.gguf"), "built-in", again), None)
+
+    chat = Chat(engine, Session(engine, sampling), model, registry, None, reopen)
     return lambda: chat
 
 
@@ -129,6 +126,14 @@ async def until(pilot: Pilot[Any], condition: Callable[[], bool], seconds: float
             return
         await pilot.pause(0.01)
     raise AssertionError("it did not happen in time")
+
+
+def branch(app: LocalLLMApp) -> list[tuple[str, str, str]]:
+    """(role, content, state) of the conversation that is shown, as it is stored."""
+    screen = chat_screen(app)
+    assert screen.state is not None
+    turns = [] if screen.state.chat is None else app.store.turns.branch(screen.state.chat)
+    return [(turn.role, turn.content, turn.state) for turn in turns]
 
 
 def chat_screen(app: LocalLLMApp) -> ChatScreen:

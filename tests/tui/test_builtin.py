@@ -16,7 +16,7 @@ from localllm.tui.app import LocalLLMApp
 from localllm.tui.widgets.message import AssistantMessage
 from localllm.tui.widgets.status import StatusBar
 from localllm.types import Sampling
-from tests.tui.support import ready, say, shown, type_in, until
+from tests.tui.support import branch, ready, say, shown, type_in, until
 
 
 async def test_two_turns_on_the_built_in_model(tmp_path: Path):
@@ -47,9 +47,9 @@ async def test_a_crash_of_the_engine_costs_one_reply(tmp_path: Path, monkeypatch
         chat = app.host._chat
         assert chat is not None
         assert isinstance(chat.engine, WorkerEngine)
-        chat.session.sampling = Sampling(max_tokens=8)
+        app.host._default = Sampling(max_tokens=8)
         await say(pilot, "Hello!")
-        chat.session.sampling = sampling
+        app.host._default = sampling
         step, killed = chat.engine.step, []
 
         def step_and_crash() -> list[StepEvent]:
@@ -64,9 +64,9 @@ async def test_a_crash_of_the_engine_costs_one_reply(tmp_path: Path, monkeypatch
         await type_in(pilot, "Who are you?")
         await until(pilot, lambda: "llama.cpp crashed (SIGSEGV)" in " ".join(shown(app).split()))
         await ready(pilot)
-        assert len(chat.session.turns) == 2
-        chat.session.sampling = Sampling(max_tokens=8)
+        assert [state for _, _, state in branch(app)] == ["complete", "cut", "complete", "cut"]
+        app.host._default = Sampling(max_tokens=8)
         await say(pilot, "Who are you?")
-        assert len(chat.session.turns) == 4
+        assert len(branch(app)) == 6
         assert screen.query(AssistantMessage).last().text.strip()
     app.host.close()

@@ -9,15 +9,27 @@ import pytest
 from localllm.engine.fake import FakeEngine
 from localllm.errors import ModelNotFoundError, TemplateError
 from localllm.tui.app import LocalLLMApp, run_chat
-from localllm.tui.screens.help import HelpScreen
+from localllm.tui.screens.help import HelpScreen, help_text
 from localllm.tui.widgets.banner import Banner
 from localllm.tui.widgets.header import ChatHeader
 from localllm.tui.widgets.message import AssistantMessage, Note, UserMessage
 from localllm.tui.widgets.prompt import Prompt
 from localllm.tui.widgets.status import StatusBar, context_meter
 from localllm.tui.widgets.welcome import Welcome
-from localllm.types import Message, Sampling
-from tests.tui.support import StreamEngine, broken, chat_screen, opener, ready, say, scripted, shown, type_in, until
+from localllm.types import Sampling
+from tests.tui.support import (
+    StreamEngine,
+    branch,
+    broken,
+    chat_screen,
+    opener,
+    ready,
+    say,
+    scripted,
+    shown,
+    type_in,
+    until,
+)
 
 SIZE = (80, 24)
 
@@ -78,15 +90,14 @@ async def test_esc_stops_the_reply_and_keeps_the_part():
     engine = StreamEngine(pieces=("kept part", threading.Event()))
     app = LocalLLMApp(opener(engine))
     async with app.run_test(size=SIZE) as pilot:
-        screen = await ready(pilot)
+        await ready(pilot)
         await type_in(pilot, "go")
         await until(pilot, lambda: "kept part" in shown(app))
         await pilot.press("escape")
         await ready(pilot)
         assert "kept part" in shown(app)
         assert "stopped" in shown(app)
-        assert screen.host._chat is not None
-        assert screen.host._chat.session.turns == [Message("user", "go"), Message("assistant", "kept part")]
+        assert branch(app) == [("user", "go", "complete"), ("assistant", "kept part", "stopped")]
 
 
 async def test_ctrl_c_stops_a_reply_then_empties_the_input_then_says_how_to_quit():
@@ -158,7 +169,10 @@ async def test_ctrl_t_asks_which_of_several_adapters():
         await ready(pilot)
         await pilot.press("ctrl+t")
         await pilot.pause()
-        assert "tickets, poems" in shown(app)
+        assert "Which adapter?" in shown(app)
+        await pilot.press("down", "enter")
+        screen = await ready(pilot)
+        assert screen.query_one(ChatHeader).adapter == "poems"
 
 
 async def test_an_unknown_adapter_leaves_the_one_in_use():
@@ -214,9 +228,8 @@ async def test_help_opens_and_closes(how: str):
         await ready(pilot)
         await (type_in(pilot, how) if how.startswith("/") else pilot.press(how))
         await until(pilot, lambda: isinstance(app.screen, HelpScreen))
-        text = shown(app)
-        assert "/adapter NAME | off" in text
-        assert "Ctrl+Q" in text
+        assert "Ctrl+Q" in shown(app)
+        assert "/adapter NAME | off" in help_text(app.keys).plain
         await pilot.press("escape")
         await until(pilot, lambda: app.screen is chat_screen(app))
 
@@ -248,9 +261,11 @@ async def test_a_message_that_does_not_fit_comes_back_to_the_input():
     async with app.run_test(size=SIZE) as pilot:
         screen = await ready(pilot)
         await say(pilot, "short")
-        await say(pilot, "x" * 100)
-        assert "tokens but the context holds 100" in shown(app)
-        assert "/clear" in shown(app)
+        await type_in(pilot, "x" * 100)
+        await until(pilot, lambda: "The context is full" in shown(app))
+        assert "and the context holds 100:" in " ".join(shown(app).replace("│", " ").split())
+        await pilot.press("escape")
+        await ready(pilot)
         assert screen.query_one(Prompt).text == "x" * 100
         assert len(screen.query(UserMessage)) == 1
         screen.query_one(Prompt).clear()
@@ -266,16 +281,32 @@ async def test_an_error_in_mid_stream_shows_the_part_and_keeps_the_conversation(
         await say(pilot, "a")
         text = shown(app)
         assert "half a rep" in text
-        assert "failed · not kept in the conversation" in text
-        assert "You (not kept)" in text
+        assert "cut off" in text
         assert "The device was lost." in text
+        assert branch(app) == [("user", "a", "complete"), ("assistant", "half a rep", "cut")]
+        engine.pieces = ("ly and more",)
+        await pilot.press("ctrl+g")
+        await ready(pilot)
+        assert "half a reply and more" in shown(app)
+        assert not screen.query_one(Banner).display
+        assert branch(app) == [("user", "a", "complete"), ("assistant", "half a reply and more", "complete")]
+    assert engine.prompts == ["<user>a<assistant>", "<user>a<assistant>half a rep"]
+
+
+async def test_a_message_of_which_nothing_came_goes_back_to_the_input():
+    engine = StreamEngine(pieces=(broken(),))
+    app = LocalLLMApp(opener(engine))
+    async with app.run_test(size=SIZE) as pilot:
+        screen = await ready(pilot)
+        await say(pilot, "a")
+        assert "The device was lost." in shown(app)
         assert screen.query_one(Prompt).text == "a"
+        assert not screen.query(UserMessage)
+        assert app.store.count() == 0
         engine.pieces = ("whole",)
         await pilot.press("enter")
         await ready(pilot)
         assert "whole" in shown(app)
-        assert not screen.query_one(Banner).display
-    assert engine.prompts == ["<user>a<assistant>"] * 2
 
 
 async def test_a_bug_in_the_engine_does_not_end_the_app():

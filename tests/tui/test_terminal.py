@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
+import time
 from pathlib import Path
 
+from localllm.paths import Home
+from localllm.tasks.conversations import open_store
 from tests.tui.terminal import ROOT, Terminal
 
 OSC_52 = "\x1b]52;c;SGVsbG8=\x07"
@@ -50,6 +54,53 @@ def test_quitting_in_the_middle_of_a_reply_restores_the_terminal():
     terminal.send("/quit\r")
     assert terminal.wait_for_exit(5.0) == 0
     assert terminal.restored()
+
+
+def test_type_stream_stop_branch_switch_adapter_quit_and_reopen():
+    words = [f"word{i} " for i in range(400)]
+    terminal = scripted_program(*words, columns=120, lines=36)
+    terminal.wait_for("ready")
+    terminal.send("tell me\r")
+    terminal.wait_for("word9 ")
+    terminal.send("\x1b")
+    terminal.wait_for("stopped, the part above is kept")
+    terminal.send("\x1b[1;5A\x1b[Ae")  # Ctrl+Up, Up, e
+    terminal.wait_for("Editing")
+    terminal.send(" more\r")
+    terminal.wait_for("tell me more")
+    terminal.wait_for("word9 ")
+    terminal.send("\x1b")
+    terminal.wait_for("2/2")
+    terminal.send("\x14")  # Ctrl+T
+    terminal.wait_for("adapter: tickets")
+    terminal.send("\x11")
+    assert terminal.wait_for_exit() == 0
+    assert terminal.restored()
+    again = scripted_program("a new reply", columns=120, lines=36)
+    again.wait_for("ready")
+    again.wait_for("tell me")  # in the list
+    again.send("\x1bOR")  # F3
+    again.send("\t\x1b[B\r")  # into the list, down, Enter
+    again.wait_for("adapter: tickets")
+    again.wait_for("2/2")
+    again.send("go on\r")
+    again.wait_for("a new reply")
+    again.send("\x11")
+    assert again.wait_for_exit() == 0
+
+
+def test_a_kill_while_a_reply_streams_leaves_it_in_the_list(home: Home):
+    terminal = scripted_program(*(f"word{i} " for i in range(5000)))
+    terminal.wait_for("ready")
+    terminal.send("go\r")
+    terminal.wait_for("word60 ")
+    time.sleep(1.0)
+    last = max(map(int, re.findall(r"word(\d+)", terminal.screen)))
+    terminal.child.kill(signal.SIGKILL)
+    store = open_store(home)
+    reply = store.turns.branch(store.chats()[0].id)[-1]
+    assert reply.state == "cut"
+    assert int(re.findall(r"word(\d+)", reply.content)[-1]) >= last  # what was seen a second ago
 
 
 def test_the_real_program_on_the_built_in_model(tmp_path: Path):

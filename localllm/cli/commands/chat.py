@@ -48,4 +48,4 @@ def run(args: argparse.Namespace) -> int:
         n_threads=setup.n_threads,
         template=args.template,
     )
-    return run_chat(opening, model=model.name)
+    return run_chat(opening, model=model.name, home=setup.registry.home)

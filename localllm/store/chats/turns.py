@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
+from localllm.errors import StorageError
 from localllm.store.chats.database import Database
 from localllm.store.chats.records import ReplyStats, Turn, TurnState
 from localllm.types import Role
@@ -45,6 +46,18 @@ class Turns:
         """Every turn, parents before their children."""
         rows = self._database.rows(f"SELECT {_COLUMNS} FROM turn WHERE chat = ? ORDER BY id", (chat,))
         return [_turn(row, ()) for row in rows]
+
+    def get(self, turn: int) -> Turn:
+        """One turn. Raises StorageError where it is gone."""
+        rows = self._database.rows(f"SELECT {_COLUMNS}, chat FROM turn WHERE id = ?", (turn,))
+        if not rows:
+            raise StorageError("This message is no longer there.", "It was deleted, perhaps in another window.")
+        *row, chat = rows[0]
+        siblings = self._database.rows("SELECT id FROM turn WHERE chat = ? AND parent IS ? ORDER BY id", (chat, row[2]))
+        return _turn(tuple(row), tuple(number for (number,) in siblings))
+
+    def has_replies(self, turn: int) -> bool:
+        return bool(self._database.rows("SELECT 1 FROM turn WHERE parent = ? LIMIT 1", (turn,)))
 
     def _siblings(self, chat: int) -> dict[int | None, tuple[int, ...]]:
         """By parent, where there are several."""
@@ -117,6 +130,17 @@ class Turns:
                     "UPDATE chat SET title = '' WHERE id = ? AND NOT EXISTS (SELECT 1 FROM turn WHERE chat = chat.id)",
                     (chat,),
                 )
+
+    def discard(self, turn: int) -> None:
+        """Take out a reply of which nothing came; the branch then ends with the question."""
+        rows = self._database.rows("SELECT chat FROM turn WHERE id = ?", (turn,))
+        if rows:
+            self.remove(rows[0][0], turn)
+
+    def touch(self, turn: int) -> None:
+        """Say that the writer of a reply is alive, though there is nothing new of it."""
+        with self._database.change() as connection:
+            self._touch(connection, turn)
 
     def show(self, chat: int, turn: int) -> None:
         """Show the branch through this turn: from there down always the latest."""

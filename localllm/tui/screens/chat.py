@@ -1,158 +1,178 @@
-"""The chat screen: turns what the person does into work for the host, and the host's events into what is shown."""
+"""The chat screen: what it consists of, and how it shows what the host reports."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from textual import on
 from textual.app import ComposeResult
-from textual.screen import Screen
-from textual.widgets import Footer
+from textual.containers import Horizontal, Vertical
+from textual.timer import Timer
+from textual.widgets import Footer, TextArea
 
-from localllm.errors import UsageError
+from localllm.errors import LocalLLMError, UsageError
+from localllm.sanitize import sanitize_line
+from localllm.store.chats.records import Turn
+from localllm.tasks.attaching import mentions
 from localllm.tui.commands import parse
 from localllm.tui.events import (
     ActionFailed,
     Changed,
     ChatState,
+    ContextFull,
+    Cost,
+    Loaded,
     Opened,
+    ReplyBegun,
+    ReplyEnded,
     ReplyFailed,
     ReplyFinished,
     ReplyProgress,
 )
-from localllm.tui.host import ChatHost
-from localllm.tui.keymap import bind
+from localllm.tui.keymap import KEYS, bindings
+from localllm.tui.replies import ChatHost
+from localllm.tui.screens.chat_actions import ChatActions
+from localllm.tui.screens.choose import Answer, ChooseScreen
 from localllm.tui.widgets.banner import Banner
+from localllm.tui.widgets.code import CodeBlock
 from localllm.tui.widgets.header import ChatHeader
-from localllm.tui.widgets.message import AssistantMessage, UserMessage
+from localllm.tui.widgets.message import AssistantMessage, TurnMessage, UserMessage
 from localllm.tui.widgets.prompt import Prompt
+from localllm.tui.widgets.sidebar import ChatList, Sidebar
 from localllm.tui.widgets.status import StatusBar
 from localllm.tui.widgets.transcript import Transcript
-from localllm.types import Usage
 
-ENDINGS = {
-    "stop": "",
-    "cancelled": "stopped, the part above is kept · ",
-    "length": "cut: {why} · ",
-}
+COUNT_AFTER_SECONDS = 0.3
+"""After the last key, the files in the message are counted."""
 
 
-class ChatScreen(Screen[None]):
-    """One conversation."""
+class ChatScreen(ChatActions):
+    """One conversation, and the list of all."""
 
-    BINDINGS = [
-        bind("chat.stop", "escape", "Stop"),
-        bind("chat.adapter", "toggle_adapter", "Adapter"),
-        bind("chat.clear", "clear", "Clear"),
-    ]
+    BINDINGS = bindings("chat")
     AUTO_FOCUS = "#prompt"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
 
-    def __init__(self, host: ChatHost, model: str = "") -> None:
+    def __init__(self, host: ChatHost, model: str = "", keys: Mapping[str, str] = KEYS, *, first: bool = False) -> None:
+        """`first` for somebody who has never been here."""
         super().__init__()
-        self.host = host
+        self.host, self.store = host, host.store
         self.model = model
+        self.first = first
         self.state: ChatState | None = None
         """None until the model is open."""
         self.busy = False
         """Whether the host is at work; it takes one thing at a time."""
-        self._turn: tuple[UserMessage, AssistantMessage] | None = None
-        self._last_adapter: str | None = None
+        self._keys = keys
+        self._replies: list[AssistantMessage] = []
+        self._counting: Timer | None = None
+        self._warning: LocalLLMError | None = None
 
     def compose(self) -> ComposeResult:
         yield ChatHeader()
-        yield Transcript(self.model)
-        yield Banner()
-        yield StatusBar()
-        yield Prompt()
-        yield Footer()
+        with Horizontal(id="main"):
+            yield Sidebar(self.store)
+            with Vertical():
+                yield Transcript(self.model, first=self.first)
+                yield Banner()
+                yield StatusBar()
+                yield Prompt(self._keys)
+        yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
         self.query_one(ChatHeader).model = self.model
         self.host.connect(self.post_message)
         self._work("opening the model …", self.host.open)
 
+    def warn(self, error: LocalLLMError) -> None:
+        """Something to know from the start."""
+        self._warning = error
+
     @property
     def replying(self) -> bool:
         """Whether a reply is being written."""
-        return self._turn is not None
+        return bool(self._replies)
 
     # What the person does
 
     @on(Prompt.Sent)
     async def send(self, event: Prompt.Sent) -> None:
         """Run a command or send a message; what cannot be done now goes back to the input."""
+        prompt = self.query_one(Prompt)
         try:
             command = parse(event.text)
         except UsageError as error:
-            self.query_one(Banner).show_error(error)
-            self.query_one(Prompt).give_back(event.text)
+            self._show_error(error)
+            prompt.give_back(event.text)
             return
         if command and command.name in ("help", "quit"):
             await self.app.run_action(f"app.{command.name}")
         elif not self._free():
-            self.query_one(Prompt).give_back(event.text)
+            prompt.give_back(event.text)
         elif command:
-            getattr(self, f"command_{command.name}")(command.argument)
+            self.run_command(command.name, command.argument)
         else:
-            await self.ask(event.text)
+            self.ask(event.text)
 
-    async def ask(self, text: str) -> None:
-        """Send a message to the model."""
-        assert self.state is not None
-        author = f"{self.state.model} + adapter {self.state.adapter}" if self.state.adapter else self.state.model
-        self._turn = await self.query_one(Transcript).add_turn(text, author)
-        self._work("reading …", partial(self.host.reply, text))
-
-    def command_adapter(self, name: str) -> None:
-        """/adapter NAME | off"""
-        if not name:
-            self._hint_adapters()
+    def ask(self, text: str) -> None:
+        """Send a message to the model: at the end, or in place of the one that is being edited."""
+        editing, self.editing = self.editing, None
+        self.query_one(Prompt).border_title = ""
+        if editing is None:
+            self._work("reading …", partial(self.host.reply, text))
         else:
-            self._work("switching …", partial(self.host.use_adapter, None if name == "off" else name))
-
-    def command_system(self, text: str) -> None:
-        """/system TEXT | off"""
-        if text:
-            self._work("setting …", partial(self.host.set_system, None if text == "off" else text))
-        else:
-            system = self.state.system if self.state else None
-            what = f"The system prompt is: {system}" if system else "There is no system prompt."
-            self._hint(what, "/system TEXT sets one, /system off removes it.")
-
-    def command_clear(self, _: str) -> None:
-        """/clear"""
-        self._work("clearing …", self.host.clear)
-
-    def action_clear(self) -> None:
-        if self._free():
-            self.command_clear("")
-
-    def action_toggle_adapter(self) -> None:
-        """Switch off the adapter in use, or on the one that was last in use, or the only one there is."""
-        if not self._free():
-            return
-        assert self.state is not None
-        known = [self._last_adapter] if self._last_adapter else list(self.state.adapters)
-        if self.state.adapter:
-            self._work("switching …", partial(self.host.use_adapter, None))
-        elif len(known) == 1:
-            self._work("switching …", partial(self.host.use_adapter, known[0]))
-        else:
-            self._hint_adapters()
-
-    def action_escape(self) -> None:
-        """Stop the reply; without one, dismiss the banner."""
-        if self.replying:
-            self.host.stop()
-            self.query_one(StatusBar).activity = "stopping …"
-        else:
-            self.query_one(Banner).dismiss()
+            self._work("reading …", partial(self.host.reply, text, editing.parent, at_end=False))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Esc is dimmed in the footer while it has nothing to do."""
-        idle = not self.replying and not any(banner.display for banner in self.query(Banner))
-        return None if action == "escape" and idle else True
+        idle = not self.replying and self.editing is None and not any(b.display for b in self.query(Banner))
+        return None if action == "stop" and idle else True
+
+    @on(TurnMessage.Wished)
+    def message_wished(self, event: TurnMessage.Wished) -> None:
+        message, wish = event.message, event.wish
+        match wish:
+            case "copy":
+                self.action_copy(message)
+            case "copy_code":
+                self.action_copy_code(message)
+            case "again":
+                self.action_again(message)
+            case "go_on":
+                self.action_go_on(message)
+            case "edit":
+                if isinstance(message, UserMessage) and self._free():
+                    self.edit(message.turn)
+            case "previous" | "next":
+                self.show_branch(message, -1 if wish == "previous" else 1)
+            case "links":
+                self.links(message)
+            case "up" | "down":
+                self.move(message, -1 if wish == "up" else 1)
+            case "leave":
+                self.query_one(Prompt).focus()
+
+    @on(CodeBlock.Copied)
+    def code_copied(self, event: CodeBlock.Copied) -> None:
+        self.copy(event.code, "Code copied")
+
+    @on(Sidebar.Chosen)
+    def chat_chosen(self, event: Sidebar.Chosen) -> None:
+        if self._free():
+            self._work("opening …", partial(self.host.show, event.chat, event.turn))
+            self.query_one(Prompt).focus()
+            self.query_one(Sidebar).set_class(False, "-shown")
+
+    @on(ChatList.Wished)
+    def list_wished(self, event: ChatList.Wished) -> None:
+        if event.wish == "leave":
+            self.query_one(Sidebar).remove_class("-shown")
+            self.query_one(Prompt).focus()
+        elif event.wish == "undo":
+            self.action_undo()
+        elif event.chat is not None:
+            getattr(self, f"action_{event.wish}")(event.chat)
 
     @on(Prompt.Interrupted)
     async def interrupt(self) -> None:
@@ -161,17 +181,34 @@ class ChatScreen(Screen[None]):
         if self.get_selected_text():
             self.action_copy_text()
         elif self.replying:
-            self.action_escape()
+            self.action_stop()
         elif prompt.text:
             prompt.clear()
         else:
             self._hint("Ctrl+Q quits.")
 
     @on(Prompt.Scrolled)
-    def scroll_transcript(self, event: Prompt.Scrolled) -> None:
+    async def scroll_transcript(self, event: Prompt.Scrolled) -> None:
         transcript = self.query_one(Transcript)
+        if event.direction < 0 and transcript.scroll_y == 0:
+            await transcript.more()
         move = transcript.scroll_page_up if event.direction < 0 else transcript.scroll_page_down
         move(animate=False)
+
+    @on(TextArea.Changed, "#prompt")
+    def typed(self) -> None:
+        """Have the files in the message counted once the person pauses."""
+        if self._counting is not None:
+            self._counting.stop()
+        prompt = self.query_one(Prompt)
+        prompt.border_subtitle = ""
+        if "@" in prompt.text and self.state is not None:
+            self._counting = self.set_timer(COUNT_AFTER_SECONDS, self._count)
+
+    def _count(self) -> None:
+        text = self.query_one(Prompt).text
+        if mentions(text) and not self.busy:
+            self.run_worker(partial(self.host.count, text), thread=True, group="count")
 
     # What the host reports
 
@@ -179,24 +216,56 @@ class ChatScreen(Screen[None]):
     def opened(self, event: Opened) -> None:
         self._done(event.state, "ready")
         self.query_one(Transcript).welcome(event.state)
+        self.query_one(Sidebar).show_current(None)
+        if self._warning is not None:
+            self._show_error(self._warning)
 
     @on(Changed)
     async def changed(self, event: Changed) -> None:
         self._done(event.state, "ready")
+        self.query_one(Sidebar).show_current(event.state.chat)
+        if event.note:
+            await self.query_one(Transcript).add_note(event.note)
+
+    @on(Loaded)
+    async def loaded(self, event: Loaded) -> None:
         transcript = self.query_one(Transcript)
-        await (transcript.add_note(event.note) if event.note else transcript.reset(event.state))
+        if event.branch != transcript.branch or event.state.left_out != transcript.left_out or not event.branch:
+            await transcript.show(event.state, event.branch)
+        self._done(event.state, "ready")
+        if event.note:
+            await transcript.add_note(event.note)
+        if event.focus is not None:
+            await transcript.reveal(event.focus)
+        self.query_one(Sidebar).show_current(event.state.chat)
+        self.query_one(Prompt).give_back(event.give_back)
 
     @on(ActionFailed)
     def action_failed(self, event: ActionFailed) -> None:
         self._done(self.state, "ready")
-        self.query_one(Banner).show_error(event.error)
+        self._show_error(event.error)
+
+    @on(ReplyBegun)
+    async def reply_begun(self, event: ReplyBegun) -> None:
+        transcript = self.query_one(Transcript)
+        if event.question is not None:
+            await transcript.add_question(event.question)
+            self.query_one(Sidebar).show_current(event.state.chat)
+        self._replies = await transcript.add_replies(event.replies)
+        self._show_state(event.state)
+        self.refresh_bindings()
 
     @on(ReplyProgress)
-    async def progress(self, event: ReplyProgress) -> None:
+    def progress(self, event: ReplyProgress) -> None:
         """Draw new text; the context fills as it comes."""
-        if self._turn is None or self.state is None:
+        if self.state is None:
             return
         status = self.query_one(StatusBar)
+        if event.lane < 0:
+            status.activity = f"summarizing … {event.tokens} tokens"
+            return
+        if event.lane >= len(self._replies):
+            return
         if event.tokens:
             status.activity = "writing …"
             status.tokens_per_second = event.tokens_per_second
@@ -204,48 +273,90 @@ class ChatScreen(Screen[None]):
             share = event.prompt_done / event.prompt_total if event.prompt_total else 0
             status.activity = f"reading {share:.0%} …"
         status.context = (event.prompt_done + event.tokens, self.state.n_ctx)
-        await self._turn[1].write(event.text)
+        self._replies[event.lane].write(event.text)
+
+    @on(ReplyEnded)
+    async def reply_ended(self, event: ReplyEnded) -> None:
+        assert self.state is not None
+        usage = event.replied.usage
+        full = usage.prompt_tokens + usage.output_tokens >= self.state.n_ctx - 1
+        why = "the context is full" if full else "the most tokens allowed were written"
+        turn = self.store.turns.get(event.replied.turn)
+        self.query_one(Transcript).saved(turn)
+        if event.lane < len(self._replies):
+            await self._replies[event.lane].finish(turn, why)
+        self.query_one(StatusBar).tokens_per_second = usage.tokens_per_second
 
     @on(ReplyFinished)
-    async def reply_finished(self, event: ReplyFinished) -> None:
-        turn, self._turn = self._turn, None
-        self._done(event.state, "ready", event.usage.tokens_per_second)
-        if turn is not None:
-            await turn[1].finish(_ending(event.reason, event.usage, event.state.n_ctx))
+    def reply_finished(self, event: ReplyFinished) -> None:
+        self._replies = []
+        self._done(event.state, "ready", self.query_one(StatusBar).tokens_per_second)
+        if event.warning is not None:
+            self._show_error(event.warning)
 
     @on(ReplyFailed)
     async def reply_failed(self, event: ReplyFailed) -> None:
-        """Keep on the screen what was written, and say that it is not part of the conversation."""
-        turn, self._turn = self._turn, None
-        self._done(self.state, "ready")
-        self.query_one(Banner).show_error(event.error)
-        if turn is None:
+        """Show what is kept; a message of which nothing came goes back to the input."""
+        replies, self._replies = self._replies, []
+        self._done(event.state or self.state, "ready")
+        for reply in replies:
+            await reply.finish(None)
+        if replies or event.text:
+            branch = [] if event.state is None or event.state.chat is None else self._branch(event.state.chat)
+            if self.state is not None and branch != self.query_one(Transcript).branch:
+                await self.query_one(Transcript).show(self.state, branch)
+        self._show_error(event.error)
+        self.query_one(Sidebar).reload()
+        if not event.kept or not replies:
+            self.query_one(Prompt).give_back(event.text)
+
+    @on(ContextFull)
+    async def context_full(self, event: ContextFull) -> None:
+        """Ask what to leave out, and then answer."""
+        self._done(event.state, "waiting for you")
+        self.busy = True
+        over = event.needed - event.state.n_ctx
+        text = (
+            f"With this message the conversation needs {event.needed} tokens, and the context holds "
+            f"{event.state.n_ctx}: {over} too many. Nothing has been left out yet."
+        )
+        answers = [
+            Answer("drop", "Leave out the oldest messages", "they stay in the list; the model no longer gets them"),
+            Answer("summarize", "Summarize the oldest messages", "the model writes a summary, and gets it instead"),
+            Answer("back", "Back to the message", "shorten it, or begin a new conversation (Ctrl+N)"),
+        ]
+
+        def chosen(how: str | None) -> None:
+            doing = {"summarize": "summarizing …", "drop": "counting …"}.get(how or "", "")
+            self._work(doing, partial(self.host.make_room, how or "back", event.question.id))
+
+        self.app.push_screen(ChooseScreen("The context is full", answers, text), chosen)
+
+    @on(Cost)
+    def cost(self, event: Cost) -> None:
+        """What the files in the message take, under the input."""
+        prompt = self.query_one(Prompt)
+        if event.text != prompt.text or self.state is None:
             return
-        question, reply = turn
-        await reply.finish("failed · not kept in the conversation")
-        self.query_one(Prompt).give_back(question.text)
-        if reply.text:
-            question.mark_lost()
-        else:
-            await question.remove()
-            await reply.remove()
-            if not self.query_one(Transcript).children and self.state:
-                await self.query_one(Transcript).reset(self.state)
+        left = self.state.n_ctx - self.state.context_used
+        files = ", ".join(f"{sanitize_line(name)} {tokens} tokens" for name, tokens in event.files)
+        too_many = sum(tokens for _, tokens in event.files) > left
+        warning = f" · more than the {left} that are left" if too_many else ""
+        prompt.border_subtitle = sanitize_line(event.error) if event.error else files + warning
 
     # Helpers
 
-    def _free(self) -> bool:
-        """Whether the host can take work; if not, say why."""
-        if self.state is None:
-            self._hint("The model is still being opened.", "Press Enter again when it is ready.")
-        elif self.replying:
-            self._hint("A reply is being written.", "Esc stops it.")
-        return self.state is not None and not self.busy
+    def _branch(self, chat: int) -> list[Turn]:
+        try:
+            return self.store.turns.branch(chat)
+        except LocalLLMError:
+            return []
 
-    def _work(self, activity: str, work: Callable[[], None]) -> None:
+    def _work(self, activity: str, work: Callable[[], None], *, keep_banner: bool = False) -> None:
         """Have the host do something in a worker thread."""
         self.busy = True
-        self.query_one(Banner).dismiss()
+        if not keep_banner:
+            self.query_one(Banner).dismiss()
         self.refresh_bindings()
         status = self.query_one(StatusBar)
         status.activity, status.tokens_per_second = activity, 0.0
@@ -254,30 +365,16 @@ class ChatScreen(Screen[None]):
     def _done(self, state: ChatState | None, activity: str, tokens_per_second: float = 0.0) -> None:
         """The host is free again; show the state as it now is."""
         self.busy = False
-        self.state = state
         self.refresh_bindings()
         status = self.query_one(StatusBar)
         status.activity, status.tokens_per_second = activity, tokens_per_second
         if state is not None:
-            header = self.query_one(ChatHeader)
-            header.model, header.adapter = state.model, state.adapter
-            status.context = (state.context_used, state.n_ctx)
-            self._last_adapter = state.adapter or self._last_adapter
+            self._show_state(state)
 
-    def _hint(self, message: str, hint: str = "") -> None:
-        self.query_one(Banner).show_hint(message, hint)
-
-    def _hint_adapters(self) -> None:
-        names = ", ".join(self.state.adapters) if self.state else ""
-        if names:
-            self._hint(f"Adapters on this machine: {names}.", "/adapter NAME switches to one, /adapter off to none.")
-        else:
-            self._hint("There is no adapter yet.", "Make one in a shell: localllm finetune DATA --name NAME.")
-
-
-def _ending(reason: str, usage: Usage, n_ctx: int) -> str:
-    """The line under a reply: how it ended and what it cost."""
-    full = usage.prompt_tokens + usage.output_tokens >= n_ctx - 1
-    why = "the context is full" if full else "the most tokens allowed were written"
-    cost = f"{usage.output_tokens} tokens · {usage.tokens_per_second:.1f} tokens/s"
-    return ENDINGS[reason].format(why=why) + cost
+    def _show_state(self, state: ChatState) -> None:
+        self.state = state
+        header = self.query_one(ChatHeader)
+        header.title = state.chat_title
+        header.model, header.adapter, header.compared = state.model, state.adapter, state.compared
+        self.query_one(StatusBar).context = (state.context_used, state.n_ctx)
+        self._last_adapter = state.adapter or self._last_adapter

@@ -1,4 +1,4 @@
-"""The top line: which program, which model, which adapter."""
+"""The top line: which program, which conversation, which model, which adapter."""
 
 from __future__ import annotations
 
@@ -10,20 +10,33 @@ from textual.widgets import Static
 
 
 class ChatHeader(Horizontal):
-    """`localllm │ model` on the left, the adapter on the right."""
+    """`localllm  title` on the left, `model  adapter` on the right."""
 
+    title: reactive[str] = reactive("")
     model: reactive[str] = reactive("")
     adapter: reactive[str | None] = reactive(None)
+    compared: reactive[str | None] = reactive(None)
 
     def compose(self) -> ComposeResult:
         yield Static(Content("localllm"), id="program")
+        yield Static(id="title", markup=False)
         yield Static(id="model", markup=False)
         yield Static(id="adapter", markup=False)
+
+    def watch_title(self, title: str) -> None:
+        self.query_one("#title", Static).update(Content(title))
 
     def watch_model(self, model: str) -> None:
         self.query_one("#model", Static).update(Content(model))
 
-    def watch_adapter(self, adapter: str | None) -> None:
+    def watch_adapter(self) -> None:
+        self._show_adapter()
+
+    def watch_compared(self) -> None:
+        self._show_adapter()
+
+    def _show_adapter(self) -> None:
         label = self.query_one("#adapter", Static)
-        label.update(Content(f"adapter: {adapter}" if adapter else "no adapter"))
-        label.set_class(adapter is not None, "-on")
+        name = f"adapter: {self.adapter}" if self.adapter else "no adapter"
+        label.update(Content(f"comparing base and {self.compared}" if self.compared else name))
+        label.set_class(bool(self.adapter or self.compared), "-on")

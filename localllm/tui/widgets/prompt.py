@@ -1,14 +1,23 @@
-"""The input: Enter sends, Ctrl+J starts a new line, Up and Down go through what was sent before."""
+"""The input: Enter sends, Ctrl+J starts a new line, Up and Down go through what was sent before.
+
+`@` and a path name a file; Tab completes it, and a file that is dropped on the terminal becomes one.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from textual import events
 from textual.message import Message
 from textual.widgets import TextArea
 
-from localllm.tui.keymap import KEYS, bind
+from localllm.sanitize import sanitize_line
+from localllm.tasks.attaching import completions, dropped
+from localllm.tui.keymap import KEYS, bindings
+
+_PATH_BEFORE = re.compile(r"(?<!\S)@(\S*)$")
 
 
 @dataclass
@@ -40,10 +49,7 @@ class History:
 class Prompt(TextArea):
     """A text area that grows with its text."""
 
-    BINDINGS = [
-        bind("prompt.send", "send", "Send"),
-        bind("prompt.newline", "newline", "New line", show=False),
-    ]
+    BINDINGS = bindings("prompt")
 
     @dataclass
     class Sent(Message):
@@ -60,29 +66,55 @@ class Prompt(TextArea):
     class Interrupted(Message):
         """Ctrl+C with nothing selected in the input."""
 
-    def __init__(self) -> None:
+    def __init__(self, keys: Mapping[str, str] = KEYS) -> None:
+        """`keys` are those of all actions, by id."""
         super().__init__(
             id="prompt",
-            placeholder="Message, or /help",
+            placeholder="Message, @file, or /help",
             highlight_cursor_line=False,
             tab_behavior="focus",
             compact=True,
         )
         self.history_of_sent = History()
+        self._keys = {key.strip(): name for name in ("prompt.send", "prompt.newline") for key in keys[name].split(",")}
 
     def give_back(self, text: str) -> None:
         """Put a message back that was not answered. If the person is writing another, Up still finds it."""
-        if not self.text:
+        if text and not self.text:
             self._replace_all(text)
 
     async def _on_key(self, event: events.Key) -> None:
-        """Take these two keys in the order they were typed; as bindings they could overtake the text."""
-        actions = {"prompt.send": self.action_send, "prompt.newline": self.action_newline}
-        for key_id, action in actions.items():
-            if event.key in KEYS[key_id].split(","):
-                event.stop()
-                event.prevent_default()
-                action()
+        """Take these keys in the order they were typed; as bindings they could overtake the text."""
+        name = self._keys.get(event.key)
+        if name is None and not (event.key == "tab" and self._complete()):
+            return
+        event.stop()
+        event.prevent_default()
+        if name == "prompt.send":
+            self.action_send()
+        elif name == "prompt.newline":
+            self.action_newline()
+
+    async def _on_paste(self, event: events.Paste) -> None:
+        """A terminal pastes the path of a file that is dropped on it."""
+        if (files := dropped(event.text)) is not None:
+            event.stop()
+            event.prevent_default()
+            self.insert(files)
+
+    def _complete(self) -> bool:
+        """Complete the path before the cursor; false where there is none to complete."""
+        row, column = self.cursor_location
+        match = _PATH_BEFORE.search(self.document.get_line(row)[:column])
+        if match is None:
+            return False
+        found = completions(match[1])
+        common = _common_start(found)
+        if len(common) > len(match[1]) and not re.search(r"\s", common):
+            self.insert(common[len(match[1]) :] + ("" if len(found) > 1 or common.endswith("/") else " "))
+        names = "  ".join(sanitize_line(name.rstrip("/").rpartition("/")[2]) for name in found[:8])
+        self.border_subtitle = (names if len(found) > 1 else "") if found else "no such file"
+        return True
 
     def action_send(self) -> None:
         text = self.text.strip()
@@ -123,3 +155,9 @@ class Prompt(TextArea):
     def _replace_all(self, text: str) -> None:
         self.text = text
         self.move_cursor(self.document.end)
+
+
+def _common_start(names: list[str]) -> str:
+    """What all of them begin with."""
+    first, last = min(names, default=""), max(names, default="")
+    return first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]

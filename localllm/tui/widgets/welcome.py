@@ -1,4 +1,4 @@
-"""What an empty conversation shows: which model this is, and three things to try."""
+"""What an empty conversation shows: which model this is, and what to try."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from localllm.tui.events import ChatState
 class Welcome(Static):
     """The loading line, then the welcome."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, *, first: bool = False) -> None:
+        """`first` for somebody who has never been here."""
         super().__init__(Content(f"Opening {model or 'the model'} …"), markup=False)
+        self.first = first
 
     def show(self, state: ChatState) -> None:
         """Introduce the model."""
-        self.update(welcome(state))
+        self.update(welcome(state, first=self.first))
 
 
-def welcome(state: ChatState) -> Content:
+def welcome(state: ChatState, *, first: bool = False) -> Content:
     """The welcome text for a model."""
     facts = f"{_count(state.parameters)} parameters · {state.n_ctx} tokens of context · runs on this machine only"
     lines: list[Content | str | tuple[str, str]] = [(state.title, "bold"), "\n"]
@@ -28,6 +30,11 @@ def welcome(state: ChatState) -> Content:
     lines += [(facts, "dim"), "\n\n", ("Things to try", "bold")]
     for number, (what, how) in enumerate(_suggestions(state), 1):
         lines += [f"\n {number}  {what}  ", (how, "dim")]
+    if first:
+        lines += ["\n\n", ("New here?", "bold"), "  F1 has the keys, Ctrl+P every action by name.\n"]
+        lines += ["Everything you say is kept in a list (F3), on this machine; nothing is sent anywhere."]
+    if not state.saved:
+        lines += ["\n\n", ("Conversations are not saved this time.", "bold")]
     return Content.assemble(*lines)
 
 
@@ -40,7 +47,7 @@ def _suggestions(state: ChatState) -> list[tuple[str, str]]:
     )
     return [
         ("Who are you?", "type a question and press Enter"),
-        ("Paste a text, then ask about it", "Ctrl+J makes a new line"),
+        ("@notes.md What is this about?", "a file in your message"),
         adapter,
     ]
 
