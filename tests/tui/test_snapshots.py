@@ -55,6 +55,7 @@ def make(engine: Any, *adapters: str, beside: Any = None) -> LocalLLMApp:
 
 
 async def settle(pilot: Pilot[Any]) -> None:
+    await until(pilot, lambda: bool(chat_screen(pilot.app).query(Prompt)))  # type: ignore[arg-type]
     chat_screen(pilot.app).query_one(Prompt).cursor_blink = False  # type: ignore[arg-type]
     await ready(pilot)
 
