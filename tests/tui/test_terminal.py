@@ -64,13 +64,18 @@ def test_type_stream_stop_branch_switch_adapter_quit_and_reopen():
     terminal.wait_for("word9 ")
     terminal.send("\x1b")
     terminal.wait_for("stopped, the part above is kept")
-    terminal.send("\x1b[1;5A\x1b[Ae")  # Ctrl+Up, Up, e
+    terminal.send("\x1b[1;5A")  # Ctrl+Up
+    terminal.wait_for("c Copy")
+    terminal.send("\x1b[A")
+    time.sleep(0.5)  # nothing on the screen says in words that the message above has the focus now
+    terminal.send("e")
     terminal.wait_for("Editing")
     terminal.send(" more\r")
     terminal.wait_for("tell me more")
     terminal.wait_for("word9 ")
     terminal.send("\x1b")
-    terminal.wait_for("2/2")
+    terminal.wait_for("stopped, the part above is kept")
+    assert "2/2" in terminal.screen
     terminal.send("\x14")  # Ctrl+T
     terminal.wait_for("adapter: tickets")
     terminal.send("\x11")
