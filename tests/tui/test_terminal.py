@@ -84,8 +84,9 @@ def test_type_stream_stop_branch_switch_adapter_quit_and_reopen():
     again = scripted_program("a new reply", columns=120, lines=36)
     again.wait_for("ready")
     again.wait_for("tell me")  # in the list
-    again.send("\x1bOR")  # F3
-    again.send("\t\x1b[B\r")  # into the list, down, Enter
+    for key in ("\x1bOR", "\x1b[B", "\r"):  # F3 to the search, down into the list, Enter
+        again.send(key)
+        time.sleep(0.7)
     again.wait_for("adapter: tickets")
     again.wait_for("2/2")
     again.send("go on\r")
