@@ -1,7 +1,7 @@
 # Every target sets the environment up first; that takes a moment when nothing has changed.
 #   make chat ARGS="--model NAME"      PYTHON=python3.12 make test      CMAKE_ARGS=-DGGML_CUDA=ON make chat
 .DEFAULT_GOAL := help
-.PHONY: help setup chat test test-fast test-slow check format bench lock clean distclean
+.PHONY: help setup chat test test-fast test-slow check format bench docs lock clean distclean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,9 @@ format: setup ## let ruff mend what it can
 bench: setup ## measure: cold start, then every scripts/bench*.py
 	.venv/bin/python scripts/cold_start.py
 	@set -e; for script in $(wildcard scripts/bench*.py); do echo ".venv/bin/python $$script"; .venv/bin/python "$$script"; done
+
+docs: setup ## the handbook as pages, in build/docs
+	.venv/bin/python scripts/make_docs.py
 
 lock: ## resolve the dependencies again (ARGS=--upgrade for the newest); needs uv
 	sh scripts/lock.sh $(ARGS)
