@@ -94,10 +94,15 @@ def find_pulled(folder: Path, text: str, preferred: str = "") -> PulledModel | N
 
 def write_manifest(folder: Path, model: PulledModel) -> Path:
     """The last step of a pull. Raises StorageError."""
-    name = "--".join((*model.repo.split("/"), model.label.replace("/", "--")))
-    path = folder / f"{name}.json"
+    path = manifest_of(folder, model)
     write_atomically(path, json.dumps(asdict(model), indent=2).encode() + b"\n")
     return path
+
+
+def manifest_of(folder: Path, model: PulledModel) -> Path:
+    """Where the manifest of a model lies."""
+    name = "--".join((*model.repo.split("/"), model.label.replace("/", "--")))
+    return folder / f"{name}.json"
 
 
 def _read(path: Path) -> PulledModel | None:
