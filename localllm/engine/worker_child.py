@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from localllm.engine import wire
@@ -52,8 +53,8 @@ _TEXT = (Tokenize, Detokenize, EncodeChat)
 class Child:
     """Answers calls and steps the engine, writing messages to `out`."""
 
-    def __init__(self, out: int) -> None:
-        self._out = out
+    def __init__(self, out: int, opener: Callable[[Open], Engine]) -> None:
+        self._out, self._open = out, opener
         self._calls: queue.SimpleQueue[Call | bytes] = queue.SimpleQueue()
         self._texts: queue.SimpleQueue[Call] = queue.SimpleQueue()
         self._writing = threading.Lock()
@@ -118,7 +119,7 @@ class Child:
     def _do(self, body: Any) -> Any:
         """The answer; a list comes as a tuple."""
         if isinstance(body, Open):
-            self.engine = _open(body)
+            self.engine = self._open(body)
             return self.engine.info
         if isinstance(body, OpenEmbedder):
             self._embedder = _open_embedder(body)
@@ -257,13 +258,13 @@ def _pass_on(child: Child, line: bytes) -> None:
         child.take(message)
 
 
-def main() -> None:
-    """Serve until the input ends."""
+def main(opener: Callable[[Open], Engine] = _open) -> None:
+    """Serve until the input ends; `opener` loads the model that is asked for."""
     out = os.dup(1)
     os.dup2(2, 1)  # what native code prints is no message
     # A crash is told in one line; a dump of gigabytes would only hold it up.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    child = Child(out)
+    child = Child(out, opener)
     threading.Thread(target=read_calls, args=(child, 0), daemon=True).start()
     threading.Thread(target=child.answer_texts, daemon=True).start()
     child.run()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from localllm.engine.base import Engine
+from localllm.errors import AdapterError
 from localllm.store.registry import Registry
 from localllm.types import AdapterRef, ModelRef
 from localllm.weights.gguf import read_header
@@ -57,6 +58,8 @@ def open_model(
     Raises ModelError, AdapterError, EngineError, UsageError; then nothing stays loaded.
     """
     found = registry.model(model)
+    if found.path.is_dir():
+        return _open_folder(registry, found, adapter, n_ctx, n_threads, template)
     attached = adapter_for(registry, adapter, found) if adapter else None
     template = template or _template_of(found)
     engine = _load(worker, found.path, n_ctx, n_threads, n_slots=n_slots, template=template, exact=exact)
@@ -67,6 +70,24 @@ def open_model(
         engine.close()
         raise
     return Opened(engine, found, attached)
+
+
+def _open_folder(
+    registry: Registry,
+    model: ModelRef,
+    adapter: str | None,
+    n_ctx: int | None,
+    n_threads: int | None,
+    template: str | None,
+) -> Opened:
+    """An MLX folder, always in a child process; it answers one request at a time."""
+    if adapter:
+        message = f"{model.name} is an MLX folder, to which a GGUF adapter cannot be attached."
+        raise AdapterError(message, "Use the adapter with the GGUF of the same model.")
+    from localllm.tasks.mlx_child import MLXWorker
+
+    cache = str(registry.home.cache)
+    return Opened(MLXWorker.open(model.path, n_ctx, n_threads, cache=cache, template=template), model, None)
 
 
 def attachments(model: ModelRef, adapter: AdapterRef | None) -> list[tuple[Path, float]]:
@@ -86,6 +107,10 @@ def open_vocabulary(registry: Registry, model: str) -> tuple[str, Engine]:
     from localllm.engine.worker import WorkerEngine
 
     found = registry.model(model)
+    if found.path.is_dir():
+        from localllm.tasks.mlx_child import MLXWorker
+
+        return found.name, MLXWorker.open(found.path, vocab_only=True)
     return found.name, WorkerEngine.open(found.path, vocab_only=True)
 
 

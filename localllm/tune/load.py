@@ -88,14 +88,14 @@ def fill(
 
 def build(config: dict[str, Any]) -> Any:
     """The model of a configuration, its weights still random."""
-    module = _models_module(config["model_type"])
+    module = models_module(config["model_type"])
     model = module.Model(module.ModelArgs.from_dict(config))
     if config["tie_word_embeddings"] and "lm_head" in model:  # a class that only learns it from the weights
         model.sanitize({})
     return model
 
 
-def _models_module(model_type: str) -> Any:
+def models_module(model_type: str) -> Any:
     """mlx_lm.models.<model_type> without mlx_lm's own __init__, which imports transformers (2 s, 200 MB)."""
     if "mlx_lm" in sys.modules:
         return importlib.import_module(f"mlx_lm.models.{model_type}")
