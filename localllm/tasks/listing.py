@@ -56,7 +56,8 @@ def folder_facts(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
         said = config.get("quantization") or {}
-        bits = f"{int(said['bits'])}-bit groups" if said else str(config.get("torch_dtype") or "floats")
+        kind = config.get("torch_dtype") or config.get("dtype") or "floats"
+        bits = f"{int(said['bits'])}-bit groups" if said else str(kind)
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         return {"bytes": size, "architecture": str(config.get("model_type", "?"))[:40], "quantization": bits[:40]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -45,12 +45,12 @@ class Network:
         know, InvalidModelError for weights that do not fit it.
         """
         device = prepare(cache, threads)
-        from mlx.utils import tree_flatten
-
         model = _build(folder)
-        shapes = {name: tuple(value.shape) for name, value in tree_flatten(model.parameters())}
+        weights = {name: _array(tensor, name) for name, tensor in folder.tensors.items()}
+        weights = _sanitized(model, folder, weights)
+        shapes = _shapes(model)  # after sanitize, by which some classes learn that they have no output of their own
         n_params = sum(math.prod(shape) for shape in shapes.values())
-        _fill(model, folder, shapes, residence(device.kind, 4 * n_params))
+        _fill(model, folder, shapes, weights, residence(device.kind, 4 * n_params))
         if device.kind == "cpu":
             from localllm.tune.activations import vectorize_activations
 
@@ -126,14 +126,34 @@ def _known(kind: str) -> bool:
     return spec is not None and spec.origin is not None and (Path(spec.origin).parent / f"models/{kind}.py").is_file()
 
 
-def _fill(model: Any, folder: ModelFolder, shapes: dict[str, tuple[int, ...]], held: str) -> None:
+def _sanitized(model: Any, folder: ModelFolder, weights: dict[str, Any]) -> dict[str, Any]:
+    """The weights by the names and in the shapes of mlx-lm's class. Raises InvalidModelError."""
+    if not hasattr(model, "sanitize"):
+        return weights
+    try:
+        return dict(model.sanitize(weights))
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        what = f"{folder.path}: its tensors are not those of such a model ({error!s:.80})."
+        raise InvalidModelError(what, "Copy or download the folder again.") from error
+
+
+def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of each parameter, by name."""
+    from mlx.utils import tree_flatten
+
+    parameters: Any = tree_flatten(model.parameters())
+    return {name: tuple(value.shape) for name, value in parameters}
+
+
+def _fill(
+    model: Any, folder: ModelFolder, shapes: dict[str, tuple[int, ...]], weights: dict[str, Any], held: str
+) -> None:
+    """Put the weights into the model, held as `residence` says. Raises InvalidModelError before anything is put."""
     import mlx.core as mx
     from mlx.nn.layers.quantized import quantize
 
     from localllm.tune.streamed import stream
 
-    weights = {name: _array(tensor, name) for name, tensor in folder.tensors.items()}
-    weights = model.sanitize(weights) if hasattr(model, "sanitize") else weights
     groups = {
         name: _groups(folder, name, shape, weights) for name, shape in shapes.items() if _is_quantized(name, weights)
     }
@@ -145,7 +165,10 @@ def _fill(model: Any, folder: ModelFolder, shapes: dict[str, tuple[int, ...]], h
             mx.eval(weights[name])
         weights = {name: value.astype(mx.float32) for name, value in weights.items()}
     else:
-        quantize(model, class_predicate=lambda path, _: groups.get(f"{path}.weight") or False)
+        quantize(
+            model,
+            class_predicate=lambda path, m: hasattr(m, "to_quantized") and (groups.get(f"{path}.weight") or False),
+        )
         if held == "streamed":
             floats = {name for name, shape in shapes.items() if len(shape) < 2} | {
                 f"{name.removesuffix('weight')}{part}" for name in groups for part in ("scales", "biases")
@@ -165,10 +188,12 @@ def _is_quantized(name: str, weights: dict[str, Any]) -> bool:
 
 def _groups(folder: ModelFolder, name: str, shape: tuple[int, ...], weights: dict[str, Any]) -> dict[str, int]:
     """`group_size` and `bits`, from the shapes. Raises InvalidModelError where they make none."""
-    words, scales = weights[name].shape[-1], weights[f"{name.removesuffix('weight')}scales"].shape[-1]
-    width = shape[-1]
-    found = {"group_size": width // max(1, scales), "bits": words * 32 // width}
-    if found["group_size"] not in (32, 64, 128) or found["bits"] not in (2, 3, 4, 5, 6, 8):
+    path, width = name.removesuffix("weight"), shape[-1]
+    words, scales = weights[name], weights[f"{path}scales"]
+    biases = weights.get(f"{path}biases")
+    same = biases is not None and biases.shape == scales.shape and scales.shape[:-1] == words.shape[:-1] == shape[:-1]
+    found = {"group_size": width // max(1, scales.shape[-1]), "bits": words.shape[-1] * 32 // width}
+    if not same or found["group_size"] not in (32, 64, 128) or found["bits"] not in (2, 3, 4, 5, 6, 8):
         raise InvalidModelError(f"{folder.path}: {name} is not in MLX's affine groups.", "Convert the model again.")
     return found
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from localllm.engine.base import Finished
-from localllm.errors import AdapterMismatchError, AdapterNotFoundError, TemplateError
+from localllm.errors import AdapterError, AdapterMismatchError, AdapterNotFoundError, TemplateError
 from localllm.paths import Home
 from localllm.store.registry import Registry
 from localllm.tasks.chat import open_chat
-from localllm.tasks.opening import open_model
+from localllm.tasks.opening import open_model, open_vocabulary
+from localllm.types import Sampling
 from tests.engine.helpers import write_adapter
+from tests.weights.oracle import oracle
 
 QUERY = {"blk.0.attn_q.weight": (256, 256)}
 
@@ -55,3 +58,28 @@ def test_a_model_that_only_continues_text_does_not_chat(registry: Registry, stor
     with pytest.raises(TemplateError, match="--template NAME"):
         open_chat(registry, str(stories))
     open_chat(registry, str(stories), template="plain").close()
+
+
+def test_an_mlx_folder_chats_under_the_same_names(registry: Registry, tmp_path: Path) -> None:
+    folder = tmp_path / "qwen3"
+    shutil.copytree(oracle("qwen3"), folder)
+    chat = open_chat(registry, str(folder), template="chatml", n_ctx=128, sampling=Sampling(max_tokens=6, seed=1))
+    for _ in range(2):
+        *_, finished = chat.send("Hello")
+        assert isinstance(finished, Finished)
+    assert finished.usage.cached_tokens > 0
+    assert len(chat.session.turns) == 4
+    with pytest.raises(AdapterError, match="is an MLX folder"):
+        chat.use_adapter(str(write_adapter(tmp_path / "a.gguf", QUERY)))
+    chat.close()
+    name, vocabulary = open_vocabulary(registry, str(folder))
+    assert (name, len(vocabulary.tokenize("Hello"))) == ("qwen3", len(chat_tokens(folder)))
+    vocabulary.close()
+    with pytest.raises(AdapterError, match="cannot be attached"):
+        open_model(registry, str(folder), "some")
+
+
+def chat_tokens(folder: Path) -> list[int]:
+    from tokenizers import Tokenizer
+
+    return list(Tokenizer.from_file(str(folder / "tokenizer.json")).encode("Hello").ids)
