@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from localllm.data.batches import count
 from localllm.errors import AdapterError, DataError, TrainingError, VerificationError
 from localllm.evaluate.agreement import Agreement
 from localllm.store.files import write_atomically
@@ -26,11 +25,12 @@ from localllm.tasks.heldout import HELD_OUT, write_held_out
 from localllm.tasks.jobs import job_of, marks_of
 from localllm.tasks.memory import check_fit, refusal, residence_here, settings_of, shrunk
 from localllm.tasks.outcome import facts_of, manifest_of, prefixed, reported
-from localllm.tasks.preparing import FinetuneRequest, Prepared, prepare
+from localllm.tasks.preparing import FinetuneRequest, Prepared, prepare, steps_of
 from localllm.tasks.report import REPORT
 from localllm.tasks.runs import RunFolder
 from localllm.tasks.staging import Staging
 from localllm.tasks.together import check_together, train_together
+from localllm.tasks.unfinished import ask_to_finish, note
 from localllm.tasks.verify import Rows, VerifyProgress, VerifyResult, VerifyStarted, verify_folder
 from localllm.tune.checkpoint import newest
 from localllm.tune.config import TrainConfig
@@ -131,6 +131,9 @@ def finetune(
         base_sha256 = registry.sha256(prepared.model.path)
         marks = marks_of(request, prepared, base_sha256, where.size)
         yield from map(Warned, run.begin(marks, resume=request.resume, restart=request.restart))
+        note(run.folder, request, prepared)
+        if request.finish:
+            ask_to_finish(run.folder)
         job = job_of(registry, request, prepared, marks, where.size, staging.folder)
         write_job(run.folder, job, train=prepared.train, held_out=prepared.held_out)
         trained = yield from _train(run, cancel, where)
@@ -209,7 +212,7 @@ def _started(prepared: Prepared) -> Started:
         supervised=sum(sum(e.mask) for e in prepared.train),
         longest=max(len(e.tokens) for e in (*prepared.train, *prepared.held_out)),
         config=config,
-        steps=config.steps(count(prepared.train, config.batch_size, config.batch_tokens)),
+        steps=steps_of(prepared),
     )
 
 

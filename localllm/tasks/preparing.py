@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from localllm.data.batches import count
 from localllm.data.checks import check_overlap, check_rows
 from localllm.data.dataset import at, common_format, has_valid, read_dataset, split
 from localllm.data.examples import Encoder, TrainOn
@@ -55,6 +56,8 @@ class FinetuneRequest(Settings):
     """Insist on a run of that name that was left unfinished."""
     restart: bool = False
     """Begin anew even if there is one."""
+    finish: bool = False
+    """Train no further than the best so far, or one step where there is none; the rest is done as ever."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,12 @@ def prepare(registry: Registry, request: FinetuneRequest) -> Prepared:
     config = configured(request, len(trained), int(architecture["hidden_size"]), header)
     kind = common_format(train)
     return Prepared(model, header, kind, config, trained, validated, questions, n_ctx_train, warnings, mlx)
+
+
+def steps_of(prepared: Prepared) -> int:
+    """Steps of the whole run."""
+    config = prepared.config
+    return config.steps(count(prepared.train, config.batch_size, config.batch_tokens))
 
 
 def _rows(request: FinetuneRequest) -> tuple[Sequence[Conversation], Sequence[Conversation]]:

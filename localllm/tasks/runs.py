@@ -14,6 +14,7 @@ from localllm.errors import CancelledError, StorageError, UsageError, Verificati
 from localllm.paths import Home
 from localllm.tasks.staging import storage_error
 from localllm.tune import checkpoint
+from localllm.tune.job import FINISH
 from localllm.tune.resume import differences
 from localllm.weights.beside import is_running
 
@@ -61,6 +62,7 @@ class RunFolder:
         Raises UsageError where a run of that name was left that had other data or settings (`now` has those of today,
         see tune.resume), or where `resume` insists on one and there is none.
         """
+        (self.folder / FINISH).unlink(missing_ok=True)
         looked = checkpoint.Found(None) if restart else checkpoint.newest(self.folder)
         found = looked.checkpoint
         at = int(found.facts["step"]) if found else 0

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 from textual import on
 from textual.app import App, SystemCommand
 from textual.filter import LineFilter
-from textual.screen import Screen
+from textual.screen import ModalScreen, Screen
 
 from localllm.errors import LocalLLMError
 from localllm.paths import Home
 from localllm.sanitize import sanitize_line
 from localllm.store.chats.store import ChatStore
 from localllm.tasks.conversations import open_store
-from localllm.tui.events import OpenFailed
+from localllm.tui.events import ChatWith, JobEnded, OpenFailed
 from localllm.tui.filters import ControlFilter
-from localllm.tui.keymap import ACTIONS, KEYS, bindings, load_keys, spoken
+from localllm.tui.keymap import ACTIONS, KEYS, Action, bindings, load_keys, spoken
 from localllm.tui.replies import ChatHost
 from localllm.tui.screens.chat import ChatScreen
 from localllm.tui.screens.help import HelpScreen
@@ -27,6 +27,7 @@ from localllm.tui.theme import DARK, THEMES
 
 if TYPE_CHECKING:
     from localllm.tasks.chat import Chat
+    from localllm.tui.work.jobs import Jobs
 
 
 class LocalLLMApp(App[None]):
@@ -45,15 +46,18 @@ class LocalLLMApp(App[None]):
         clock: Callable[[], float] = time.monotonic,
         keys: Mapping[str, str] | None = None,
         unsaved: LocalLLMError | None = None,
+        jobs: Jobs | None = None,
     ) -> None:
         """`store` None keeps conversations in memory, and `unsaved` is why; `model` is the name to show while it is
-        being opened; `clock` times the streaming; `keys` are the person's own, by the actions' ids."""
+        being opened; `clock` times the streaming; `keys` are the person's own, by the actions' ids;
+        without `jobs` there are neither fine-tuning nor batches."""
         super().__init__()
         self._control_filter = ControlFilter()
         self.store = store or ChatStore()
         self.host = ChatHost(open_chat, self.store, clock)
         self.model = sanitize_line(model)
         self.keys = KEYS | dict(keys or {})
+        self.jobs = jobs
         self.open_error: BaseException | None = None
         self._unsaved = unsaved
         for theme in THEMES:
@@ -72,6 +76,8 @@ class LocalLLMApp(App[None]):
     def on_mount(self) -> None:
         if self._unsaved is not None and isinstance(self.screen, ChatScreen):
             self.screen.warn(self._unsaved)
+        if self.jobs is not None:
+            self.jobs.connect(lambda job: self.post_message(JobEnded(job)))
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Everything that is drawn passes the control filter last."""
@@ -79,10 +85,11 @@ class LocalLLMApp(App[None]):
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Every action of the keymap that is in force here, with its key."""
+        place = "chat" if isinstance(screen, ChatScreen) else getattr(screen, "PLACE", "")
         for action in ACTIONS.values():
             target = self if action.place == "app" else screen
             run = getattr(target, f"action_{action.method}", None)
-            if action.palette and run is not None and (action.place == "app" or isinstance(screen, ChatScreen)):
+            if action.palette and run is not None and action.place in ("app", place) and _possible(target, action):
                 key = spoken(self.keys[action.id].split(",")[0])
                 yield SystemCommand(action.name, f"{action.what} · {key}" if key else action.what, run)
         yield SystemCommand(
@@ -104,6 +111,47 @@ class LocalLLMApp(App[None]):
         else:
             self.push_screen(HelpScreen(self.keys))
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return self.jobs is not None if action in ("finetune", "batch") else True
+
+    def action_finetune(self) -> None:
+        from localllm.tui.screens.finetune import FinetuneScreen
+
+        if self.jobs is not None:
+            self._show_work(FinetuneScreen(self.jobs))
+
+    def action_batch(self) -> None:
+        from localllm.tui.screens.batch import BatchScreen
+
+        if self.jobs is not None:
+            self._show_work(BatchScreen(self.jobs))
+
+    def _show_work(self, screen: Screen[None]) -> None:
+        """Over the chat, in place of another of its kind; not over a question that waits for its answer."""
+        if isinstance(self.screen, (ModalScreen, type(screen))):
+            return
+        if isinstance(self.screen, ChatScreen):
+            self.push_screen(screen)
+        else:
+            self.switch_screen(screen)
+
+    @on(JobEnded)
+    def job_ended(self, event: JobEnded) -> None:
+        """Say so, on whatever screen it is."""
+        job = event.job
+        words = {"done": "is done", "stopped": "is stopped, and can be gone on with", "failed": "failed"}
+        self.notify(
+            sanitize_line(f"{job.name} {words[job.status]}"),
+            severity="error" if job.status == "failed" else "information", markup=False,
+        )  # fmt: skip
+
+    @on(ChatWith)
+    def chat_with(self, event: ChatWith) -> None:
+        """Back to the chat, with this adapter."""
+        while not isinstance(self.screen, ChatScreen):
+            self.pop_screen()
+        self.screen.run_command("adapter", event.adapter)
+
     def action_theme(self) -> None:
         """The next theme of ours; it is remembered."""
         names = [theme.name for theme in THEMES]
@@ -113,7 +161,15 @@ class LocalLLMApp(App[None]):
             self.store.remember("theme", self.theme)
 
 
-def run_chat(open_chat: Callable[[], Chat], *, model: str = "", home: Home | None = None) -> int:
+def _possible(target: object, action: Action) -> bool:
+    """What a screen does not offer now is not in the palette either."""
+    check = getattr(target, "check_action", None)
+    return check is None or check(action.method, ()) is not False
+
+
+def run_chat(
+    open_chat: Callable[[], Chat], *, model: str = "", home: Home | None = None, jobs: Jobs | None = None
+) -> int:
     """Run the app until the person leaves, and return the exit code; without a `home` nothing is saved.
 
     What `open_chat` raises is raised here, once the terminal is restored, and UsageError for a bad keys file at once.
@@ -124,7 +180,7 @@ def run_chat(open_chat: Callable[[], Chat], *, model: str = "", home: Home | Non
         store = open_store(home) if home else None
     except LocalLLMError as error:  # a chat that is not saved is better than none
         unsaved = error
-    app = LocalLLMApp(open_chat, store=store, model=model, keys=keys, unsaved=unsaved)
+    app = LocalLLMApp(open_chat, store=store, model=model, keys=keys, unsaved=unsaved, jobs=jobs)
     try:
         app.run()
     finally:

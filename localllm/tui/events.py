@@ -9,6 +9,7 @@ from textual.message import Message
 from localllm.errors import LocalLLMError
 from localllm.store.chats.records import ChatSettings, Turn
 from localllm.tasks.replying import Replied
+from localllm.tui.work.job import Job
 from localllm.types import Sampling
 
 
@@ -155,3 +156,18 @@ class Cost(Message):
     files: tuple[tuple[str, int], ...]
     """(mention, tokens) of the files that it names."""
     error: str = ""
+
+
+@dataclass
+class ChatWith(Message):
+    """The person wants to try an adapter that was just made."""
+
+    model: str
+    adapter: str
+
+
+@dataclass
+class JobEnded(Message):
+    """A fine-tuning run or a batch is over, however it ended."""
+
+    job: Job

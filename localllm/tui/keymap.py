@@ -47,6 +47,8 @@ class Action:
 _TABLE = (
     Action("app.help", "f1", "Help", "keys and commands", "Help"),
     Action("app.theme", "f2", "Theme", "dark, light or high contrast", ""),
+    Action("app.finetune", "f6", "Fine-tune", "teach a model from a file of rows"),
+    Action("app.batch", "f7", "Batch", "summarize documents"),
     Action("app.quit", "ctrl+q", "Quit", "leave; everything is saved", "Quit"),
     Action("chat.stop", "escape", "Stop", "the reply is kept so far", "Stop"),
     Action("chat.new", "ctrl+n,ctrl+l", "New conversation", "begin another; this one is kept", "New"),
@@ -89,10 +91,26 @@ _TABLE = (
     Action("list.undo", "u", "Undo", "bring back what was deleted last", "Undo", palette=False),
     Action("list.export", "e", "Export", "to a Markdown or JSON file", "Export", palette=False),
     Action("list.leave", "escape", "Back", "to the input", "Back", palette=False),
+    Action("finetune.leave", "escape", "Chat", "back to it; a run goes on", "Chat"),
+    Action("finetune.start", "ctrl+s", "Start", "train with what the form says", "Start"),
+    Action("finetune.check", "f5", "Check", "the data, the settings and the memory", "Check"),
+    Action("finetune.pause", "p", "Pause", "stop with everything saved; the memory is free meanwhile", "Pause"),
+    Action("finetune.go_on", "g", "Go on", "with a run that is paused", "Go on"),
+    Action("finetune.keep_best", "b", "Stop, keep best", "end the run with the best so far", "Stop, keep best"),
+    Action("finetune.discard", "d", "Discard", "the run and all its steps", "Discard"),
+    Action("finetune.chat", "c", "Chat with it", "the adapter that was made", "Chat with it"),
+    Action("finetune.new", "n", "New run", "back to the form", "New run"),
+    Action("batch.leave", "escape", "Chat", "back to it; a batch goes on", "Chat"),
+    Action("batch.start", "ctrl+s", "Start", "summarize what the form says", "Start"),
+    Action("batch.look", "f5", "Look", "at what will be read", "Look"),
+    Action("batch.open", "ctrl+r", "Open results", "the summaries that lie in the output", "Open results"),
+    Action("batch.stop", "s", "Stop", "summaries that are written stay", "Stop"),
+    Action("batch.go_on", "g", "Go on", "where the batch was left", "Go on"),
+    Action("batch.new", "n", "New batch", "back to the form", "New batch"),
 )
 ACTIONS: dict[str, Action] = {action.id: action for action in _TABLE}
 KEYS: dict[str, str] = {action.id: action.keys for action in _TABLE}
-_TOGETHER = ({"app", "chat", "prompt"}, {"app", "message"}, {"app", "list"})
+_TOGETHER = ({"app", "chat", "prompt"}, {"app", "message"}, {"app", "list"}, {"app", "finetune"}, {"app", "batch"})
 """Places whose keys are in force at the same time."""
 
 

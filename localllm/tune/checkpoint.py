@@ -97,6 +97,12 @@ def exists(folder: Path) -> bool:
     return bool(_files(folder))
 
 
+def last_step(folder: Path) -> int:
+    """Of the newest one by its name, without reading it; 0 where there is none."""
+    names = [path.stem.removeprefix("step-") for path in _files(folder)]
+    return next((int(name) for name in names if name.isdecimal()), 0)
+
+
 def remove_all(folder: Path) -> None:
     """Also what is left of one that was being written."""
     for path in (*_files(folder), *folder.glob(f"step-*{_PART}")):

@@ -15,6 +15,8 @@ from localllm.types import Example
 from localllm.weights.convert import Other
 
 JOB, EXAMPLES = "job.json", "examples.npz"
+FINISH = "finish"
+"""An empty file that asks a run to end now, with the best so far."""
 METRICS = "metrics.jsonl"
 """In the adapter's folder: the events of the whole run."""
 BASE_LOGPROBS, TUNED_LOGPROBS = "base.npy", "tuned.npy"

@@ -64,6 +64,7 @@ def train(
     """
     start, run = time.perf_counter(), Run(model, config, examples, held_out, group)
     if saver is not None:
+        run.finish = saver.finish
         yield from saver.restore(run)
     before = run.progress.elapsed
     for event in run.events():
@@ -87,18 +88,21 @@ def _ended(run: Run, keep: Keep, saver: Saver | None) -> Iterator[TuneEvent]:
         raise TrainingError(f"Training diverged after step {p.step}: {problem}.", "Use a smaller --learning-rate.")
     if not p.finished:
         p.finished = True
-        p.log += [encode(warning) for warning in _remarks(p)]
+        p.log += [encode(warning) for warning in _remarks(run)]
         if saver is not None:
             yield from saver.save(run)
-    yield from _remarks(p)
+    yield from _remarks(run)
     first, peak = p.first or 0.0, peak_rss_mb()
     trained = Trained(p.step, p.best_epoch, p.best, first, p.diverged, p.tokens, p.elapsed, peak, p.early)
     keep(run.best, [*p.log, encode(trained)])
     yield trained
 
 
-def _remarks(p: Progress) -> Iterator[Warned]:
-    """What to say about a run that did not go well."""
+def _remarks(run: Run) -> Iterator[Warned]:
+    """What to say about a run that did not go well, or not to its end."""
+    p = run.progress
+    if p.step < run.steps and not (p.diverged or p.early):
+        yield Warned(f"Training was ended at step {p.step} of {run.steps}, as asked; the best so far is kept.")
     if p.diverged:
         yield Warned(
             f"The loss was no longer a number after step {p.step}, or many times that of the start; the best adapter "
@@ -128,6 +132,8 @@ class Run:
         self.progress = Progress()
         self.best: dict[str, Matrix] = {}
         """The tensors of the best adapter so far."""
+        self.finish: Callable[[], bool] = lambda: False
+        """Whether to end before the last step, with the best so far or what there is now, whichever is better."""
         self._stepper = Stepper(model, config)
         self._gradient = value_and_grad(model, batch_loss)
 
@@ -146,14 +152,16 @@ class Run:
 
     def _over(self) -> bool:
         p = self.progress
-        return p.diverged or p.early or p.epoch > self.config.epochs or (p.step == self.steps and p.batch == 0)
+        if p.diverged or p.early or p.finished or p.epoch > self.config.epochs:
+            return True
+        return p.batch == 0 and (p.step == self.steps or (p.step > 0 and self.finish()))
 
     def _epoch(self) -> Iterator[Step]:
-        """The rest of the epoch, up to the run's last step. Raises _DivergedError."""
+        """The rest of the epoch, up to the run's last step, or less of it where `finish`. Raises _DivergedError."""
         p, config = self.progress, self.config
         self.model.train()
         order = epoch(self.examples, config.batch_size, config.seed, p.epoch, config.batch_tokens)
-        while p.batch < len(order) and p.step < self.steps:
+        while p.batch < len(order) and p.step < self.steps and not (p.step and self.finish()):
             started, indices = time.perf_counter(), order[p.batch : p.batch + config.accumulate]
             rows = [i for batch in indices for i in batch]
             shares = [share for batch in indices if (share := self._group.share(batch))]

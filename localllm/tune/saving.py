@@ -14,6 +14,7 @@ from localllm.tune import checkpoint
 from localllm.tune.checkpoint import Checkpoint
 from localllm.tune.events import Resumed, TuneEvent, Warned
 from localllm.tune.group import ALONE, Group
+from localllm.tune.job import FINISH
 from localllm.tune.state import Progress
 
 SECONDS = 20.0
@@ -50,6 +51,10 @@ class Saver:
         self._last, self._cost, self._warned = time.perf_counter(), 0.0, False
         self.stop = False
         """Set it to have the run put down after the step that is going on."""
+
+    def finish(self) -> bool:
+        """Whether somebody asks for the run to end with the best so far; a run of several processes does not."""
+        return self._group.size == 1 and (self._folder / FINISH).exists()
 
     def restore(self, run: Saved) -> Iterator[TuneEvent]:
         """Go on from the newest whole checkpoint, or write the first. Raises TrainingError on another device.

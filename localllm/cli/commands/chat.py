@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from localllm.cli import options
+from localllm.cli.output import say
 from localllm.errors import UsageError
 
 CHAT_DEFAULTS = {"temperature": 0.7, "top_p": 0.95, "min_p": 0.05}
@@ -36,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     sampling = replace(sampling, stop=sampling.stop or model.stop)
     from localllm.tasks.chat import open_chat
     from localllm.tui.app import run_chat
+    from localllm.tui.work.jobs import Jobs
 
     opening = partial(
         open_chat,
@@ -48,4 +50,9 @@ def run(args: argparse.Namespace) -> int:
         n_threads=setup.n_threads,
         template=args.template,
     )
-    return run_chat(opening, model=model.name, home=setup.registry.home)
+    jobs = Jobs(setup.registry, model.name, n_ctx=setup.n_ctx, n_threads=setup.n_threads)
+    try:
+        return run_chat(opening, model=model.name, home=setup.registry.home, jobs=jobs)
+    finally:
+        for line in jobs.close():
+            say(line)

@@ -20,6 +20,8 @@ _PLACES = {
     "prompt": "In the input",
     "message": "On a message (Ctrl+Up goes there)",
     "list": "In the list of conversations (F3 goes there)",
+    "finetune": "On the fine-tune screen (F6)",
+    "batch": "On the batch screen (F7)",
 }
 
 _OWN_KEYS = (
