@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from textual import on
@@ -24,10 +25,11 @@ from localllm.tui.replies import ChatHost
 from localllm.tui.screens.chat import ChatScreen
 from localllm.tui.screens.help import HelpScreen
 from localllm.tui.theme import DARK, THEMES
+from localllm.tui.work.jobs import Jobs
 
 if TYPE_CHECKING:
+    from localllm.store.registry import Registry
     from localllm.tasks.chat import Chat
-    from localllm.tui.work.jobs import Jobs
 
 
 class LocalLLMApp(App[None]):
@@ -167,8 +169,19 @@ def _possible(target: object, action: Action) -> bool:
     return check is None or check(action.method, ()) is not False
 
 
+@dataclass(frozen=True)
+class Work:
+    """What fine-tuning and batches need of the caller."""
+
+    registry: Registry
+    n_ctx: int | None
+    n_threads: int | None
+    say: Callable[[str], object]
+    """Told, when the app is left, what was stopped and is kept."""
+
+
 def run_chat(
-    open_chat: Callable[[], Chat], *, model: str = "", home: Home | None = None, jobs: Jobs | None = None
+    open_chat: Callable[[], Chat], *, model: str = "", home: Home | None = None, work: Work | None = None
 ) -> int:
     """Run the app until the person leaves, and return the exit code; without a `home` nothing is saved.
 
@@ -180,12 +193,16 @@ def run_chat(
         store = open_store(home) if home else None
     except LocalLLMError as error:  # a chat that is not saved is better than none
         unsaved = error
+    jobs = Jobs(work.registry, model, n_ctx=work.n_ctx, n_threads=work.n_threads) if work else None
     app = LocalLLMApp(open_chat, store=store, model=model, keys=keys, unsaved=unsaved, jobs=jobs)
     try:
         app.run()
     finally:
         app.host.close()
         app.store.close()
+        if jobs is not None and work is not None:
+            for line in jobs.close():
+                work.say(line)
     if app.open_error is not None:
         raise app.open_error
     return app.return_code or 0

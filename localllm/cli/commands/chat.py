@@ -36,8 +36,7 @@ def run(args: argparse.Namespace) -> int:
     sampling = options.sampling(args, **{**CHAT_DEFAULTS, **model.sampling})
     sampling = replace(sampling, stop=sampling.stop or model.stop)
     from localllm.tasks.chat import open_chat
-    from localllm.tui.app import run_chat
-    from localllm.tui.work.jobs import Jobs
+    from localllm.tui.app import Work, run_chat
 
     opening = partial(
         open_chat,
@@ -50,9 +49,5 @@ def run(args: argparse.Namespace) -> int:
         n_threads=setup.n_threads,
         template=args.template,
     )
-    jobs = Jobs(setup.registry, model.name, n_ctx=setup.n_ctx, n_threads=setup.n_threads)
-    try:
-        return run_chat(opening, model=model.name, home=setup.registry.home, jobs=jobs)
-    finally:
-        for line in jobs.close():
-            say(line)
+    work = Work(setup.registry, setup.n_ctx, setup.n_threads, say)
+    return run_chat(opening, model=model.name, home=setup.registry.home, work=work)

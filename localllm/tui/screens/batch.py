@@ -69,7 +69,7 @@ class BatchScreen(Screen[None]):
         table = self.query_one(DataTable)
         table.add_column("State", key="state", width=10)
         table.add_column("Document", key="document", width=26)
-        table.add_column("Summary", key="summary")
+        table.add_column("Summary", key="summary", width=max(28, self.app.size.width - 46))
         self._say(Content.styled("Look shows what will be read, without opening it.", "dim"))
         self._show()
         if self.job is None:
@@ -254,7 +254,7 @@ class BatchScreen(Screen[None]):
             state = Content.styled(now[0], "bold $error" if now[0] == "FAILED" else "")
             if source in self._rows:
                 table.update_cell(source, "state", state)
-                table.update_cell(source, "summary", Content(now[1]), update_width=True)
+                table.update_cell(source, "summary", Content(now[1]))
             else:
                 name = Content(_shortened(sanitize_line(source)))
                 table.add_row(state, name, Content(now[1]), key=source)
