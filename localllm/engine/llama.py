@@ -88,8 +88,9 @@ class LlamaEngine:
         `n_ctx` tokens of context (default: what the model was trained on, up to 4096) for each of the `n_slots`
         requests that are answered side by side (None: as many as memory and cores allow); `template` one of our named
         chat templates in place of the file's; `vocab_only` loads the tokenizer and template alone; `exact` keeps
-        float32 keys and values without flash attention, for comparisons and for answers that are the same in any
-        company. Raises ModelError, EngineError, UsageError.
+        float32 keys and values without flash attention, for comparisons and for answers that depend less on their
+        company: not at all with the built-in model, a little where a file has blocks (Q5_0, Q8_0) that llama.cpp
+        multiplies in another order for several rows. Raises ModelError, EngineError, UsageError.
         """
         started = time.perf_counter()
         source = named_template(template) if template else None

@@ -1,4 +1,5 @@
-"""Neighbours in the batch change no bit of an exact engine's numbers, nor does where a prompt is cut in two."""
+"""With the built-in model, neighbours in the batch change no bit of an exact engine's numbers, nor does where a prompt
+is cut in two."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def _add_work(group: Any) -> None:
     group.add_argument("--overlap", type=int, default=0, metavar="N", help="tokens that a part repeats of the last one")
     group.add_argument("--field", metavar="NAME", help="the field of a table's rows that holds the text")
     group.add_argument("--slots", type=int, metavar="N", help="answers side by side (default: what memory allows)")
-    group.add_argument("--fast", action="store_true", help="flash attention: answers may depend on what runs beside")
+    group.add_argument("--fast", action="store_true", help="flash attention: answers depend more on what runs beside")
     group.add_argument("--timeout", type=float, metavar="S", help="give a document up after S seconds")
     group.add_argument("--retry-failed", action="store_true", help="try documents again that failed in an earlier run")
     group.add_argument("--redo", action="store_true", help="replace summaries made with other settings")
