@@ -32,7 +32,7 @@ from localllm.tui.events import (
 )
 from localllm.tui.keymap import KEYS, bindings
 from localllm.tui.replies import ChatHost
-from localllm.tui.screens.chat_actions import ChatActions
+from localllm.tui.screens.chat_commands import ChatCommands
 from localllm.tui.screens.choose import Answer, ChooseScreen
 from localllm.tui.widgets.banner import Banner
 from localllm.tui.widgets.code import CodeBlock
@@ -47,7 +47,7 @@ COUNT_AFTER_SECONDS = 0.3
 """After the last key, the files in the message are counted."""
 
 
-class ChatScreen(ChatActions):
+class ChatScreen(ChatCommands):
     """One conversation, and the list of all."""
 
     BINDINGS = bindings("chat")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from localllm.tui.widgets.transcript import Transcript
 
 
 class ChatActions(Screen[None]):
-    """The actions of the place "chat" in the keymap, and the slash commands."""
+    """The actions of the place "chat" in the keymap."""
 
     host: ChatHost
     store: ChatStore
@@ -40,8 +41,8 @@ class ChatActions(Screen[None]):
     _last_adapter: str | None = None
 
     @property
-    def replying(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def replying(self) -> bool: ...
 
     # Replies
 
@@ -323,66 +324,6 @@ class ChatActions(Screen[None]):
         if 0 <= at < len(message.branches):
             self._work("", partial(self.host.show_turn, message.branches[at]))
 
-    # Commands
-
-    def run_command(self, name: str, argument: str) -> None:
-        """A slash command."""
-        simple = {
-            "new": self.action_new, "clear": self.action_new, "retry": self.action_again, "delete": self.action_delete,
-            "continue": self.action_go_on, "context": self.action_context, "settings": self.action_settings,
-            "undo": self.action_undo,
-        }  # fmt: skip
-        if name in simple:
-            simple[name]()
-        else:
-            getattr(self, f"command_{name}")(argument)
-
-    def command_adapter(self, name: str) -> None:
-        assert self.state is not None
-        if not name:
-            names = ", ".join(self.state.adapters)
-            if names:
-                self._hint(
-                    f"Adapters on this machine: {names}.", "/adapter NAME switches to one, /adapter off to none."
-                )
-            else:
-                self._choose_adapter("", self.host.use_adapter)
-        else:
-            self._work("switching …", partial(self.host.use_adapter, None if name == "off" else name))
-
-    def command_model(self, name: str) -> None:
-        if name:
-            self.use_model(name)
-        else:
-            self.action_model()
-
-    def command_compare(self, name: str) -> None:
-        if name:
-            self._work("opening …", partial(self.host.compare, None if name == "off" else name))
-        else:
-            self.action_compare()
-
-    def command_system(self, text: str) -> None:
-        if text:
-            self._work("setting …", partial(self.host.set_system, None if text == "off" else text))
-        else:
-            system = self.state.system if self.state else None
-            what = f"The system prompt is: {system}" if system else "There is no system prompt."
-            self._hint(what, "/system TEXT sets one, /system off removes it; F4 has a library of them.")
-
-    def command_title(self, title: str) -> None:
-        if title and (number := self._number()) is not None:
-            self._rename(number, title)
-        else:
-            self.action_rename()
-
-    def command_export(self, path: str) -> None:
-        number = self._number()
-        if path and number is not None:
-            self.export(number, path)
-        else:
-            self.action_export()
-
     # Helpers
 
     def _number(self) -> int | None:
@@ -416,8 +357,9 @@ class ChatActions(Screen[None]):
             self._hint("A reply is being written.", "Esc stops it.")
         return self.state is not None and not self.busy
 
+    @abstractmethod
     def _work(self, activity: str, work: Callable[[], None], *, keep_banner: bool = False) -> None:
-        raise NotImplementedError
+        """Have the host do something, saying so; unless the banner is kept it goes."""
 
     def _hint(self, message: str, hint: str = "") -> None:
         self.query_one(Banner).show_hint(message, hint)

@@ -53,7 +53,8 @@ class TurnMessage(Vertical, can_focus=True):
 
     @property
     def text(self) -> str:
-        raise NotImplementedError
+        """What is copied: as it was written."""
+        return ""
 
     @property
     def branches(self) -> tuple[int, ...]:
