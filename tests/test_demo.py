@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 TICKETS = ROOT / "assets/tickets"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_demo_learns_its_task_and_is_verified(home: Home, tmp_path: Path) -> None:
     outcome = run(
         "finetune", TICKETS / "train.jsonl", "--name", "tickets", "--test", TICKETS / "heldout.jsonl", "--json"

@@ -92,6 +92,7 @@ def command(tmp_path: Path) -> list[str]:
     return [*PROGRAM, str(path), "--model", str(fixture("llama")), *settings]
 
 
+@pytest.mark.long
 def test_killed_ranks_cost_nothing(home: Any, tmp_path: Path, command: list[str]) -> None:
     again = [*command, "--name", "killed"]
     with started([sys.executable, *again], tmp_path) as ranks:

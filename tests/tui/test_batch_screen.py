@@ -164,6 +164,7 @@ def test_a_listing_counts_and_an_output_of_something_else_is_refused(tmp_path: P
         results(tmp_path / "rows.jsonl")
 
 
+@pytest.mark.long
 async def test_a_real_batch_is_stopped_offered_again_and_read(tmp_path: Path):
     home = Registry(Home(tmp_path))
     jobs = Jobs(home, "guide", n_threads=1)

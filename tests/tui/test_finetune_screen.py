@@ -202,7 +202,7 @@ async def test_one_run_at_a_time_and_quitting_keeps_it(tmp_path: Path):
     assert lines == ["tickets: Stopped; step 40 of 80 is saved. The same command goes on from there."]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_real_run_is_paused_found_again_and_ended_with_the_best(tmp_path: Path):
     home = Registry(Home(tmp_path))
     jobs = Jobs(home, "guide")
