@@ -40,7 +40,7 @@ def _row(choice: Choice, taken: bool) -> str:
 
 
 class PullView:
-    """Takes the events of `tasks.pull`; a context manager, so that the bar is taken down whatever happens."""
+    """Takes the events of `tasks.pull` and `tasks.datasets`; a context manager: the bar goes whatever happens."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
@@ -66,6 +66,12 @@ class PullView:
         total = event.offer.taken.variant.size
         here = f", {human_size(total - event.to_fetch)} of it are here" if event.to_fetch < total else ""
         self._say(f"{human_size(total)}{here}; the disk has {human_size(event.free)} left.")
+
+    def _datasetlisted(self, event: Any) -> None:
+        here = f", {human_size(event.bytes - event.to_fetch)} of it are here" if event.to_fetch < event.bytes else ""
+        several = "s" if event.files > 1 else ""
+        size = human_size(event.bytes)
+        self._say(f"{event.name} at {event.commit[:12]}: {event.files} file{several}, {size}{here}.")
 
     def _noted(self, event: Any) -> None:
         self._say(f"localllm: warning: {event.message}")

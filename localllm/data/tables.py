@@ -63,14 +63,19 @@ def _row(line: int, fields: list[str], problem: str, header: list[str]) -> RawRo
     return RawRow(line, dict(zip(header, fields, strict=True)))
 
 
-def parquet_rows(path: Path) -> Iterator[RawRow]:
-    """Rows numbered from 1. Raises DataError when pyarrow is not installed or cannot read the file."""
+def check_parquet(path: Path) -> None:
+    """Raises DataError when pyarrow is not installed."""
     try:
-        pyarrow = import_module("pyarrow")  # an extra: type checkers need not have it
-        parquet = import_module("pyarrow.parquet")
+        import_module("pyarrow.parquet")  # an extra: type checkers need not have it
     except ImportError:
         message = "reading Parquet needs pyarrow, which is not installed."
         raise DataError(message, "pip install 'localllm[parquet]', or save it as JSONL.", path=path) from None
+
+
+def parquet_rows(path: Path) -> Iterator[RawRow]:
+    """Rows numbered from 1. Raises DataError when pyarrow is not installed or cannot read the file."""
+    check_parquet(path)
+    pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     try:
         number = 0
         for batch in parquet.ParquetFile(path).iter_batches():

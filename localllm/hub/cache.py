@@ -1,6 +1,6 @@
 """The layout of huggingface_hub's cache, so that nothing is stored twice and `hf cache` sees what we fetch.
 
-    models--OWNER--NAME/
+    models--OWNER--NAME/            (datasets--OWNER--NAME for a dataset)
         blobs/HASH                  a file's content, named by its hash
         blobs/HASH.incomplete       what has arrived of it, and HASH.incomplete.proof (partial.py)
         snapshots/COMMIT/PATH       -> ../../blobs/HASH
@@ -23,6 +23,7 @@ from typing import Any
 from localllm.errors import StorageError
 from localllm.hub.http import Hub
 from localllm.hub.names import is_safe
+from localllm.hub.reference import bare, kind_of
 
 
 class RepoCache:
@@ -30,7 +31,7 @@ class RepoCache:
 
     def __init__(self, cache: Path, repo: str, *, symlinks: bool = True) -> None:
         self.root, self.repo, self._symlinks = cache, repo, symlinks
-        name = "--".join(("models", *repo.split("/")))
+        name = "--".join((f"{kind_of(repo)}s", *bare(repo).split("/")))
         self.folder = cache / name
         self._locks = cache / ".locks" / name
 

@@ -144,7 +144,7 @@ def _arrive(
         raise IntegrityError(
             f"{file.path} did not arrive as the hub has it (hash {digest[:12]} instead of {file.digest[:12]}); "
             "what arrived has been deleted.",
-            "Pull again; if it happens again, check any proxy, and that the disk and the memory are sound.",
+            "Run it again; if it happens again, check any proxy, and that the disk and the memory are sound.",
         )
 
 

@@ -98,7 +98,7 @@ class Hub:
         """GET with a body to be streamed. Raises Transient and HubError, also out of the reading of the body."""
         self.check_cancelled()
         if self.here.offline:
-            hint = "Unset HF_HUB_OFFLINE to pull; what is here already can be used without it."
+            hint = "Unset HF_HUB_OFFLINE to fetch; what is here already can be used without it."
             raise UnreachableError("HF_HUB_OFFLINE is set, so the hub is not asked.", hint)
         with _translated(url, self.cancel):
             answer = self._follow(url, headers or {})
@@ -180,7 +180,7 @@ class Hub:
         url = str(response.url)
         if _origin(url) != _origin(self.here.endpoint):
             message = f"{urlsplit(url).hostname} refuses a file of {repo} with {response.status_code}."
-            return RefusedError(message, f"Pull again; if it stays so, see {self.here.page(repo)}.")
+            return RefusedError(message, f"Run it again; if it stays so, see {self.here.page(repo)}.")
         return refusal(response, self.here, repo)
 
 

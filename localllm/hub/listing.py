@@ -13,6 +13,7 @@ from urllib.parse import quote, urljoin, urlsplit
 from localllm.errors import HubError, RemoteNotFoundError
 from localllm.hub.http import Hub, Transient
 from localllm.hub.names import is_safe
+from localllm.hub.reference import bare, kind_of
 
 MAX_FILES = 100_000
 LARGEST = 1 << 42
@@ -39,9 +40,10 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Repository:
-    """A model's repository at one commit."""
+    """A repository at one commit."""
 
     repo: str
+    """owner/name, or datasets/owner/name."""
     revision: str
     """As asked for: a branch, a tag or a commit."""
     commit: str
@@ -62,7 +64,7 @@ def list_repository(hub: Hub, repo: str, revision: str = "") -> Repository:
     Raises RemoteNotFoundError with the nearest names, AccessError and UnreachableError.
     """
     asked = revision or "main"
-    address = f"{hub.here.endpoint}/api/models/{repo}"
+    address = f"{_api(hub, repo)}/{bare(repo)}"
     try:
         info, _ = persistently(hub, lambda: hub.json(f"{address}/revision/{quote(asked, safe='')}", repo))
     except RemoteNotFoundError as error:
@@ -84,15 +86,15 @@ def list_repository(hub: Hub, repo: str, revision: str = "") -> Repository:
 
 def nearest(hub: Hub, repo: str) -> list[str]:
     """Names of repositories that are like this one, as far as the hub's search knows; nothing when it fails."""
-    owner, _, name = repo.partition("/")
+    owner, _, name = bare(repo).partition("/")
     found: list[str] = []
     for query in ({"author": owner}, {"search": name}):
         try:
-            rows, _ = hub.json(f"{hub.here.endpoint}/api/models", repo, {**query, "limit": "100"})
+            rows, _ = hub.json(_api(hub, repo), repo, {**query, "limit": "100"})
         except (Transient, HubError):
             continue
         found += [row["id"] for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)]
-    return get_close_matches(repo, sorted(set(found)), n=3, cutoff=0.6)
+    return get_close_matches(bare(repo), sorted(set(found)), n=3, cutoff=0.6)
 
 
 def persistently(hub: Hub, ask: Callable[[], T]) -> T:
@@ -113,7 +115,7 @@ def _tree(hub: Hub, repo: str, address: str) -> tuple[list[RemoteFile], list[str
     following, seen = f"{address}?recursive=true&expand=false", set[str]()
     while following:
         if following in seen or len(files) + len(left_out) > MAX_FILES:
-            raise HubError(f"{repo} has more files than can be handled.", "Name one: owner/repo/file.gguf.")
+            raise HubError(f"{repo} has more files than can be handled.", "Take another repository.")
         seen.add(following)
         page = following
         rows, link = persistently(hub, partial(hub.json, page, repo))
@@ -147,10 +149,15 @@ def _file(hub: Hub, repo: str, row: dict[str, Any]) -> RemoteFile:
         raise _strange(hub, repo) from None
 
 
+def _api(hub: Hub, repo: str) -> str:
+    """Where the hub tells of repositories of this kind."""
+    return f"{hub.here.endpoint}/api/{kind_of(repo)}s"
+
+
 def _same_host(address: str, hub: Hub, repo: str) -> str:
     """The next page comes from where the first did; a mirror may name the public hub in its place."""
     parts = urlsplit(address)
-    _, api, rest = parts.path.partition("/api/models/")
+    _, api, rest = parts.path.partition(f"/api/{kind_of(repo)}s/")
     if not api:
         raise _strange(hub, repo)
     return f"{hub.here.endpoint}{api}{rest}?{parts.query}"

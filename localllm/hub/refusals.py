@@ -34,7 +34,7 @@ def refusal(response: Response, here: Surroundings, repo: str) -> HubError:
     except errors.RevisionNotFoundError:
         return RemoteNotFoundError(f"{repo} has no such revision.", f"Its branches and tags are on {page}/tree/main.")
     except errors.RemoteEntryNotFoundError:
-        return RemoteNotFoundError(f"{repo} no longer has that file.", f"See {page}/tree/main and pull again.")
+        return RemoteNotFoundError(f"{repo} no longer has that file.", f"See {page}/tree/main and run it again.")
     except errors.DisabledRepoError:
         return AccessError(f"{repo} has been disabled on the hub.", "Choose another repository.")
     except errors.HfHubHTTPError:
@@ -51,8 +51,8 @@ def refusal(response: Response, here: Surroundings, repo: str) -> HubError:
 
 def _gated(here: Surroundings, repo: str, page: str) -> AccessError:
     if here.token:
-        return AccessError(f"{repo} is gated, and your token has no access.", f"Ask for it on {page} and pull again.")
-    hint = f"Accept its conditions on {page}, then run `hf auth login` or set HF_TOKEN, and pull again."
+        return AccessError(f"{repo} is gated, and your token has no access.", f"Ask for it on {page} and run it again.")
+    hint = f"Accept its conditions on {page}, then run `hf auth login` or set HF_TOKEN, and run it again."
     return AccessError(f"{repo} is gated, and there is no token.", hint)
 
 

@@ -18,6 +18,7 @@ from localllm.hub.events import Retrying
 from localllm.hub.http import Answer, Hub, Transient
 from localllm.hub.listing import RemoteFile, Repository
 from localllm.hub.partial import Partial
+from localllm.hub.reference import bare, kind_of
 from localllm.hub.watching import Stall, interruptible, pieces
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ def address(hub: Hub, repository: Repository, file: RemoteFile) -> str:
     """Where the hub gives out a file, at the commit that was listed: what happens to the branch later is no matter."""
     from huggingface_hub import hf_hub_url
 
-    return hf_hub_url(repository.repo, file.path, revision=repository.commit, endpoint=hub.here.endpoint)
+    repo = repository.repo
+    return hf_hub_url(
+        bare(repo), file.path, repo_type=kind_of(repo), revision=repository.commit, endpoint=hub.here.endpoint
+    )
 
 
 def transfer(hub: Hub, repository: Repository, file: RemoteFile, partial: Partial) -> Iterator[int | Retrying]:
@@ -87,7 +91,7 @@ def check_unchanged(answer: Answer, file: RemoteFile) -> None:
     said = tag.removeprefix("W/").strip('"')
     size = answer.linked.get("X-Linked-Size", "")
     if (said and said != file.digest) or (size.isdigit() and int(size) != file.size):
-        raise TransferError(f"{file.path} has changed on the hub since it was listed.", "Pull again.")
+        raise TransferError(f"{file.path} has changed on the hub since it was listed.", "Run it again.")
 
 
 def _begins(response: Response, file: RemoteFile, start: int) -> int:

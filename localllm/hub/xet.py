@@ -9,6 +9,7 @@ from localllm.errors import TransferError
 from localllm.hub.http import Hub
 from localllm.hub.listing import RemoteFile, Repository
 from localllm.hub.partial import Partial
+from localllm.hub.reference import bare, kind_of
 
 
 def needs_xet(file: RemoteFile) -> bool:
@@ -49,7 +50,7 @@ def fetch(hub: Hub, repository: Repository, file: RemoteFile, partial: Partial) 
     hub.check_cancelled()
     if failure:
         message = f"{file.path} cannot be fetched from Xet's storage ({failure[0]})."
-        raise TransferError(message, "Pull again; HF_HUB_DISABLE_XET=1 goes without it where that is possible.")
+        raise TransferError(message, "Run it again; HF_HUB_DISABLE_XET=1 goes without it where that is possible.")
 
 
 def _get(hub: Hub, repository: Repository, file: RemoteFile, partial: Partial) -> None:
@@ -59,8 +60,8 @@ def _get(hub: Hub, repository: Repository, file: RemoteFile, partial: Partial) -
 
     disable_progress_bars()  # the front ends draw
     route = xet_connection_info_refresh_url(
-        token_type=XetTokenType.READ, repo_id=repository.repo, repo_type="model", revision=repository.commit,
-        endpoint=hub.here.endpoint,
+        token_type=XetTokenType.READ, repo_id=bare(repository.repo), repo_type=kind_of(repository.repo),
+        revision=repository.commit, endpoint=hub.here.endpoint,
     )  # fmt: skip
     headers = {"authorization": f"Bearer {hub.here.token}"} if hub.here.token else {}
     xet_get(

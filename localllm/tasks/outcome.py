@@ -24,7 +24,7 @@ def facts_of(request: FinetuneRequest, prepared: Prepared, trained: Trained, bas
     """What the GGUF adapter says of itself: its base, how it was trained, and its validation loss."""
     config = prepared.config
     training = {
-        "data": request.data.name, "format": prepared.format, "rows": len(prepared.train),
+        "data": request.source or request.data.name, "format": prepared.format, "rows": len(prepared.train),
         "held_out": len(prepared.held_out), "epochs": config.epochs, "steps": trained.steps,
         "best_epoch": trained.best_epoch, "batch_size": config.batch_size, "learning_rate": config.learning_rate,
         "rank": config.rank, "alpha": config.alpha, "dropout": config.dropout, "seed": config.seed,

@@ -30,6 +30,8 @@ class FinetuneRequest(Settings):
     """What to teach and how; None takes a default that fits the model and the number of rows."""
 
     data: Path
+    source: str = ""
+    """What is remembered of where `data` is from; empty: the name of its file."""
     name: str
     model: str
     mlx: Path | None = None

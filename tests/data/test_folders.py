@@ -43,6 +43,8 @@ def test_files_are_found_by_name(tmp_path: Path, names: list[str], train: int, v
         (["a.jsonl", "b.jsonl"], r"no file named train \(a\.jsonl, b\.jsonl\)"),
         (["en/train.jsonl", "de/train.jsonl"], "more than one set of train files"),
         (["train.jsonl", "train.csv"], "more than one set of train files"),
+        (["train_a-00000-of-00001.json", "train_b-00000-of-00001.json"], "more than one set of train files"),
+        (["train-00000-of-00003.json", "train-00002-of-00003.json"], "only 2 of the 3 files of train are there"),
         (["dataset_dict.json", "train/data-00000-of-00001.arrow"], "save_to_disk"),
     ],
 )
@@ -73,7 +75,7 @@ def test_a_split_that_is_asked_for_must_be_there(tmp_path: Path) -> None:
 
 
 def test_a_name_of_the_hub_says_how_to_get_it() -> None:
-    with pytest.raises(DataError, match="hf download some/dataset --repo-type dataset"):
+    with pytest.raises(DataError, match=r"no such file or folder.*data check hf\.co/datasets/some/dataset"):
         read_dataset(Path("some/dataset"))
     with pytest.raises(DataError, match=r"no such file\. Check the path"):
         read_dataset(Path("some/dataset.jsonl"))

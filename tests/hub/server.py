@@ -271,27 +271,31 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(
                 {"type": "user", "name": "someone", "auth": {}} if token else {"error": "no"}, 200 if token else 401
             )
-        elif path == "/api/models":
-            self._search()
-        elif path.startswith("/api/resolve-cache/models/"):
-            _, _, _, _, owner, name, commit, *rest = path.split("/")
-            self._content(f"{owner}/{name}", commit, "/".join(rest))
-        elif path.startswith("/api/models/"):
+        elif path in ("/api/models", "/api/datasets"):
+            self._search("datasets/" if path == "/api/datasets" else "")
+        elif path.startswith(("/api/resolve-cache/models/", "/api/resolve-cache/datasets/")):
+            _, _, _, kind, owner, name, commit, *rest = path.split("/")
+            self._content(_key(kind, owner, name), commit, "/".join(rest))
+        elif path.startswith(("/api/models/", "/api/datasets/")):
             self._about(raw, token)
         else:
             self._error(404, "", "Not found")
 
-    def _search(self) -> None:
+    def _search(self, kind: str) -> None:
         words, author = self.query.get("search", "").lower(), self.query.get("author", "").lower()
+        found = {
+            name.removeprefix(kind): repo for name, repo in self.hub.repos.items()
+            if name.startswith("datasets/") == bool(kind)
+        }  # fmt: skip
         names = [
-            name for name in self.hub.repos
+            name for name in found
             if words in name.lower() and name.lower().startswith(f"{author}/" if author else "")
         ]  # fmt: skip
-        self._json([{"id": name, "modelId": name, "tags": list(self.hub.repos[name].tags)} for name in names])
+        self._json([{"id": name, "modelId": name, "tags": list(found[name].tags)} for name in names])
 
     def _about(self, raw: str, token: str) -> None:
-        _, _, _, owner, name, *rest = raw.split("/")
-        repo = self._allowed(f"{owner}/{name}", token)
+        _, _, kind, owner, name, *rest = raw.split("/")
+        repo = self._allowed(_key(kind, owner, name), token)
         if repo is None:
             return
         action, revision = (rest[0], unquote(rest[1])) if len(rest) > 1 else ("revision", "main")
@@ -322,8 +326,9 @@ class _Handler(BaseHTTPRequestHandler):
                 for path, f in files.items()
             ]
         self._json({
-            "_id": "1", "id": repo.name, "modelId": repo.name, "sha": commit, "private": repo.private,
-            "gated": repo.gated, "tags": list(repo.tags), "downloads": 1, "likes": 0, "siblings": siblings,
+            "_id": "1", "id": repo.name.removeprefix("datasets/"), "modelId": repo.name, "sha": commit,
+            "private": repo.private, "gated": repo.gated, "tags": list(repo.tags), "downloads": 1, "likes": 0,
+            "siblings": siblings,
             "createdAt": "2026-01-01T00:00:00.000Z", "lastModified": "2026-01-01T00:00:00.000Z",
         })  # fmt: skip
 
@@ -366,11 +371,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         headers = {"X-Repo-Commit": commit, "X-Linked-Size": str(file.size), "X-Linked-Etag": f'"{file.etag}"'}
         if file.xet:
-            route = f"{self.hub.endpoint}/api/models/{repo.name}/xet-read-token/{commit}"
+            route = f"{self.hub.endpoint}/api/{_address(repo.name)}/xet-read-token/{commit}"
             headers |= {"X-Xet-Hash": file.xet, "Link": f'<{route}>; rel="xet-auth"'}
         target = f"{self.hub.store}/{file.sha256}?signature=1"
         if not file.lfs:
-            target = f"/api/resolve-cache/models/{repo.name}/{commit}/{quote(path)}"
+            target = f"/api/resolve-cache/{_address(repo.name)}/{commit}/{quote(path)}"
         self._send(302 if file.lfs else 307, b"", {**headers, "Location": target})
 
     def _content(self, name: str, commit: str, path: str) -> None:
@@ -475,6 +480,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+def _key(kind: str, owner: str, name: str) -> str:
+    """Under what a repository is held here, as it is addressed: datasets/owner/name, and models by owner/name alone."""
+    return f"{owner}/{name}" if kind == "models" else f"{kind}/{owner}/{name}"
+
+
+def _address(key: str) -> str:
+    return key if key.startswith("datasets/") else f"models/{key}"
 
 
 def _row(path: str, file: File) -> dict[str, Any]:

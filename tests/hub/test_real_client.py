@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,24 @@ def test_it_finds_in_the_test_hub_what_it_would_find_in_the_real_one(server: Hub
     theirs = {p: (f.lfs.sha256 if f.lfs else f.blob_id, f.size) for p, f in tree.items()}
     assert ours == theirs
     assert api.whoami()["name"] == "someone"
+
+
+def test_it_finds_datasets_as_in_the_real_one(server: HubServer, hub: Hub, here: Surroundings) -> None:
+    files = {"data/train.jsonl": b"{}\n" * 3000, "README.md": b"x"}
+    repo = server.repo("datasets/me/d", files)
+    server.repo("me/d", FILES)
+    api = HfApi(endpoint=server.endpoint, token=TOKEN)
+    assert api.dataset_info("me/d").sha == repo.branches["main"] != api.model_info("me/d").sha
+    assert [found.id for found in api.list_datasets(author="me")] == ["me/d"]
+    tree = {file.path: file for file in api.list_repo_tree("me/d", repo_type="dataset", recursive=True)}
+    ours = {file.path: (file.digest, file.size) for file in list_repository(hub, "datasets/me/d").files}
+    assert ours == {p: (f.lfs.sha256 if f.lfs else f.blob_id, f.size) for p, f in tree.items() if hasattr(f, "size")}
+    get = partial(hf_hub_download, repo_type="dataset", endpoint=server.endpoint, cache_dir=here.cache)
+    for path, content in files.items():
+        assert Path(get("me/d", path)).read_bytes() == content
+    server.repo("datasets/me/gated", files, gated="auto")
+    with pytest.raises(GatedRepoError):
+        get("me/gated", "README.md", token=False)
 
 
 def test_it_is_refused_as_by_the_real_one(server: HubServer) -> None:

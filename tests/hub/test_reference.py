@@ -6,7 +6,7 @@ import pytest
 
 from localllm.errors import UsageError
 from localllm.hub.names import is_safe
-from localllm.hub.reference import Reference, looks_remote, parse
+from localllm.hub.reference import Reference, bare, kind_of, looks_remote, parse, parse_dataset
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,28 @@ def test_what_names_no_model_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse(text)
     assert not looks_remote(text)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("a/b", Reference("datasets/a/b")),
+        ("datasets/a/b", Reference("datasets/a/b")),
+        ("a/b@v1", Reference("datasets/a/b", revision="v1")),
+        ("hf://datasets/a/b@v1/en/train.csv", Reference("datasets/a/b", file="en/train.csv", revision="v1")),
+        ("https://huggingface.co/datasets/a/b/viewer/main/train?p=1", Reference("datasets/a/b")),
+        ("https://hf.co/datasets/a/b/tree/v1/en", Reference("datasets/a/b", file="en", revision="v1")),
+    ],
+)
+def test_every_form_of_a_dataset_is_read(text: str, expected: Reference) -> None:
+    assert parse_dataset(text) == expected
+    assert (kind_of(expected.repo), bare(expected.repo)) == ("dataset", "a/b")
+
+
+@pytest.mark.parametrize("text", ["models/a/b", "spaces/a/b", "datasets/a", "a/b:Q4_0", "a/b/../c", "https://x.y/a/b"])
+def test_what_names_no_dataset_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="owner/name"):
+        parse_dataset(text)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localllm.cli import options
-from localllm.cli.output import print_json
+from localllm.cli import dataset_option, options
+from localllm.cli.dataset_option import Datasets
+from localllm.cli.output import cancellable, print_json
 
 if TYPE_CHECKING:
     from localllm.data.checks import Finding
@@ -23,7 +23,7 @@ _BAR = 40
 def add(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", metavar="SUBCOMMAND", title="subcommands", required=True)
     check = _subcommand(what, "check", "report its format, bad rows, repeats and lengths, before any model is loaded")
-    check.add_argument("--valid", type=Path, metavar="FILE", help="validation rows: none should be in FILE too")
+    check.add_argument("--valid", metavar="FILE", help="validation rows: none should be in DATA too")
     check.add_argument("--max-length", type=int, metavar="N", help="tokens of the longest row (as for finetune)")
     show = _subcommand(what, "show", "print rows as the model sees them, with the tokens that are learned")
     show.add_argument("-n", "--rows", type=int, default=3, metavar="N", help="how many rows (default: 3)")
@@ -34,7 +34,8 @@ def _subcommand(what: argparse._SubParsersAction[argparse.ArgumentParser], name:
     argparse.ArgumentParser
 ):  # fmt: skip
     parser = what.add_parser(name, help=line, description=f"{line[0].upper()}{line[1:]}.", allow_abbrev=False)
-    parser.add_argument("data", type=Path, metavar="FILE", help="JSONL, JSON, CSV, Parquet, or a dataset's folder")
+    parser.add_argument("data", metavar="DATA", help=dataset_option.HELP)
+    dataset_option.add_revision(parser)
     parser.add_argument("-m", "--model", metavar="M", help="whose tokens and template (default: the built-in model)")
     parser.add_argument(
         "--train-on",
@@ -55,7 +56,10 @@ def _check(args: argparse.Namespace) -> int:
     from localllm.tasks.data_report import CheckRequest, check_data
 
     setup = options.setup(args)
-    request = CheckRequest(args.data, setup.model, args.valid, args.max_length, args.train_on)
+    datasets = Datasets(setup.registry, quiet=args.json)
+    with cancellable() as cancel:
+        data, valid = datasets.rows(args.data, args.revision, cancel=cancel), datasets.path(args.valid, cancel=cancel)
+    request = CheckRequest(data.path, setup.model, valid, args.max_length, args.train_on)
     report = check_data(setup.registry, request)
     if args.json:
         print_json({**asdict(report), "usable": not report.unusable, "verdict": report.verdict})
@@ -117,7 +121,9 @@ def _show(args: argparse.Namespace) -> int:
 
     setup = options.setup(args)
     view = TokenView.for_terminal()
-    for row in show_rows(setup.registry, args.data, setup.model, args.rows, args.line, args.train_on):
+    with cancellable() as cancel:
+        data = Datasets(setup.registry, quiet=args.json).rows(args.data, args.revision, cancel=cancel)
+    for row in show_rows(setup.registry, data.path, setup.model, args.rows, args.line, args.train_on):
         if args.json:
             print_json({**asdict(row), "tokens": len(row.pieces), "learned": row.learned})
         else:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localllm.cli import options
+from localllm.cli.dataset_option import Datasets
 from localllm.cli.output import Events, cancellable, peak_rss_mb, say
 from localllm.errors import UsageError
 
@@ -28,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--refs", type=Path, metavar="FILE", help="with `summaries`: JSON Lines of id and summary, by people"
     )
     parser.add_argument("-m", "--model", metavar="M", help="name or path of its base (default: the one it names)")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="compare on these rows (default: those held out)")
+    parser.add_argument("--data", metavar="DATA", help="compare on these rows (default: those held out)")
     parser.add_argument("--samples", type=int, metavar="N", help="answers that the report shows (default: 5)")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write a page that opens in any browser, offline")
     options.add_json(parser, "print events, one JSON object a line")
@@ -46,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     events, drawn = Events(args.json), time.monotonic()
     samples = SAMPLES if args.samples is None else args.samples
     with cancellable() as cancel:
-        for event in evaluate(registry, args.adapter, args.model, args.data, samples, cancel):
+        data = Datasets(registry, events=events).path(args.data, cancel=cancel)
+        for event in evaluate(registry, args.adapter, args.model, data, samples, cancel):
             if isinstance(event, EvaluateStarted):
                 events("started", **asdict(event))
                 if not args.json:

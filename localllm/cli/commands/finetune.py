@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localllm.cli import finetune_options, options
+from localllm.cli import dataset_option, finetune_options, options
+from localllm.cli.dataset_option import Datasets
 from localllm.cli.launched import cancel_without_launcher
 from localllm.cli.output import Events, cancellable, say
 from localllm.cli.training_view import TrainingView
@@ -28,10 +29,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.epilog = SEVERAL
     parser.add_argument(
         "data",
-        type=Path,
         metavar="DATA",
-        help="JSONL, JSON, CSV, Parquet, or a dataset's folder; `localllm data check` looks at it without a model",
+        help=f"{dataset_option.HELP}; `localllm data check` looks at it without a model",
     )
+    dataset_option.add_revision(parser)
     parser.add_argument("-m", "--model", metavar="M", help="name or path of the model (default: the built-in one)")
     parser.add_argument(
         "--mlx",
@@ -40,8 +41,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="an MLX folder with the same model as the GGUF of --model, 16-bit or quantized: train on its weights",
     )
     parser.add_argument("-n", "--name", metavar="NAME", help="what to call the adapter (default: the data file's name)")
-    parser.add_argument("--valid", type=Path, metavar="FILE", help="rows to validate on (default: a tenth of DATA)")
-    parser.add_argument("--test", type=Path, metavar="FILE", help="rows to answer before and after, exactly")
+    parser.add_argument("--valid", metavar="FILE", help="rows to validate on (default: a tenth of DATA)")
+    parser.add_argument("--test", metavar="FILE", help="rows to answer before and after, exactly")
     parser.add_argument(
         "--rehearse",
         metavar="FILE[:SHARE]",
@@ -80,31 +81,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     setup = options.setup(args)
     from localllm.tasks.finetune import Done, finetune
-    from localllm.tasks.preparing import FinetuneRequest
-    from localllm.tasks.rehearsing import parse
     from localllm.tune.ranks import place
 
-    chosen = finetune_options.names() | {"too_long", "train_on", "other"}
-    given = {name: value for name in chosen if (value := getattr(args, name)) is not None}
-    request = FinetuneRequest(
-        data=args.data,
-        name=args.name or args.data.stem,
-        model=setup.model,
-        mlx=args.mlx,
-        valid=args.valid,
-        test=args.test,
-        rehearse=parse(args.rehearse) if args.rehearse else None,
-        overwrite=args.overwrite,
-        auto=args.auto,
-        ignore_memory=args.ignore_memory,
-        report=not args.no_report,
-        resume=args.resume,
-        restart=args.restart,
-        **given,
-    )
+    events = Events(args.json)
+    request = _request(args, setup, events)
     if (where := place(os.environ)).rank:
         return _follow(setup.registry, request, where)
-    events = Events(args.json)
     with cancellable() as cancel, TrainingView(quiet=args.quiet or args.json) as view:
         cancel_without_launcher(cancel, where)
         for event in finetune(setup.registry, request, cancel, where):
@@ -118,6 +100,39 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         _summary(done, args.quiet)
     return 0
+
+
+def _request(args: argparse.Namespace, setup: options.Setup, events: Events) -> FinetuneRequest:
+    """What was asked for, with datasets of the hub fetched."""
+    from localllm.tasks.preparing import FinetuneRequest
+    from localllm.tasks.rehearsing import parse
+
+    chosen = finetune_options.names() | {"too_long", "train_on", "other"}
+    given = {name: value for name in chosen if (value := getattr(args, name)) is not None}
+    rehearsal = parse(args.rehearse) if args.rehearse else None
+    datasets = Datasets(setup.registry, quiet=args.quiet, events=events)
+    with cancellable() as cancel:
+        data = datasets.rows(args.data, args.revision, cancel=cancel)
+        valid, test = datasets.path(args.valid, cancel=cancel), datasets.path(args.test, test=True, cancel=cancel)
+        if rehearsal:
+            rehearsal = replace(rehearsal, path=datasets.rows(str(rehearsal.path), cancel=cancel).path)
+    return FinetuneRequest(
+        data=data.path,
+        source=data.label,
+        name=args.name or data.name,
+        model=setup.model,
+        mlx=args.mlx,
+        valid=valid,
+        test=test,
+        rehearse=rehearsal,
+        overwrite=args.overwrite,
+        auto=args.auto,
+        ignore_memory=args.ignore_memory,
+        report=not args.no_report,
+        resume=args.resume,
+        restart=args.restart,
+        **given,
+    )
 
 
 def _follow(registry: Registry, request: FinetuneRequest, where: Place) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from localllm.cli import options
+from localllm.cli.dataset_option import Datasets
 from localllm.cli.output import Events, cancellable, peak_rss_mb, say
 from localllm.cli.verdict import draw
 
@@ -17,7 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("adapter", metavar="ADAPTER", help="name of an adapter, or the path of one from elsewhere")
     parser.add_argument("-m", "--model", metavar="M", help="name or path of its base (default: the one it names)")
     parser.add_argument(
-        "--data", type=Path, metavar="FILE", help="compare on these rows (default: those held out, or built-in ones)"
+        "--data", metavar="DATA", help="compare on these rows (default: those held out, or built-in ones)"
     )
     options.add_json(parser, "print events, one JSON object a line")
 
@@ -28,7 +28,8 @@ def run(args: argparse.Namespace) -> int:
 
     events, begin = Events(args.json), time.perf_counter()
     with cancellable() as cancel:
-        for event in verify(registry, args.adapter, args.model, args.data, cancel):
+        data = Datasets(registry, events=events).path(args.data, cancel=cancel)
+        for event in verify(registry, args.adapter, args.model, data, cancel):
             if isinstance(event, VerifyStarted):
                 events("started", **asdict(event))
                 if not args.json:
