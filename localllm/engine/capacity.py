@@ -11,6 +11,10 @@ from localllm.weights.inference import chatting
 SLOTS_PER_CORE = 8
 """Decoding more sequences at once than this is hardly faster."""
 MOST_SLOTS = 64
+LEAST_OF_A_LANE = 4
+"""Slots: with fewer, weights are read too often for what is computed with them."""
+MOST_LANES = 4
+"""Each has buffers of its own."""
 SHARE = 0.8
 """Of the memory that is free: other programs go on."""
 
@@ -25,5 +29,18 @@ def batch_slots(file: GGUFFile, n_ctx: int, *, memory: int | None = None, cores:
             memory = int(SHARE * available_memory())
         except LocalLLMError:
             return 1
-    most = min(MOST_SLOTS, SLOTS_PER_CORE * (cores or physical_cores()))
-    return next((n for n in range(most, 1, -1) if chatting(file, n_ctx, n).total <= memory), 1)
+    cores = cores or physical_cores()
+    most = min(MOST_SLOTS, SLOTS_PER_CORE * cores)
+    return next((n for n in range(most, 1, -1) if _needed(file, n_ctx, n, cores) <= memory), 1)
+
+
+def lane_sizes(n_slots: int, cores: int) -> list[int]:
+    """How many slots each lane of `engine.lanes` has, as evenly as possible; one lane where slots or cores are few."""
+    lanes = max(1, min(MOST_LANES, cores, n_slots // LEAST_OF_A_LANE))
+    return [n_slots // lanes + (lane < n_slots % lanes) for lane in range(lanes)]
+
+
+def _needed(file: GGUFFile, n_ctx: int, n_slots: int, cores: int) -> int:
+    """Bytes; what is computed at once lies in memory once for each lane."""
+    footprint = chatting(file, n_ctx, n_slots)
+    return footprint.total + (len(lane_sizes(n_slots, cores)) - 1) * footprint.buffers

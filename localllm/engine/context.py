@@ -63,6 +63,10 @@ class Context:
     def attach(self, group: Group) -> None:
         self._adapters.attach(self.pointer, group)
 
+    def use_threads(self, n: int) -> None:
+        """From the next batch on."""
+        self._llama.llama_set_n_threads(self.pointer, n, n)
+
     def interrupt(self, on: bool) -> None:
         self._flag[0] = b"1" if on else b"\0"
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from localllm.engine.adapters import AdapterSet
 from localllm.engine.backend import Part
 from localllm.engine.context import Context
-from localllm.engine.loading import DEFAULT_CTX, open_context, open_model
+from localllm.engine.loading import DEFAULT_CTX, open_contexts, open_model
 from localllm.engine.native import library
 from localllm.engine.threads import default_threads
 from localllm.engine.vocab import Vocab
@@ -61,7 +61,7 @@ class Embedder:
         # What is pooled by llama.cpp, or sees all of the text at once, has to come in one batch.
         n_batch = longest if looks_ahead or kind != _NO_POOLING else min(_CHUNK, longest)
         threads = n_threads or default_threads(file.size)
-        pointer, size = open_context(model, file, n_ctx, 1, threads, n_batch)
+        (pointer,), size = open_contexts(model, file, n_ctx, [1], threads, n_batch)
         library().llama_set_embeddings(pointer, True)
         loras = AdapterSet(model, file)
         context = Context(model, pointer, loras, n_batch)

@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 
 from localllm.engine.adapters import AdapterSet
 from localllm.engine.base import ModelInfo, Request, StepEvent
-from localllm.engine.capacity import batch_slots
+from localllm.engine.capacity import batch_slots, lane_sizes
 from localllm.engine.context import Context
-from localllm.engine.loading import open_context, open_model
+from localllm.engine.lanes import Lane, Lanes
+from localllm.engine.loading import open_contexts, open_model
 from localllm.engine.native import library
 from localllm.engine.running import Running
 from localllm.engine.sampling import Sampler
 from localllm.engine.scheduler import Scheduler
 from localllm.engine.template import ChatTemplate, named_template, no_template
-from localllm.engine.threads import default_threads
+from localllm.engine.threads import default_threads, physical_cores
 from localllm.engine.vocab import Vocab
 from localllm.errors import ContextOverflowError, EngineError, UsageError
 from localllm.types import Message
@@ -44,32 +45,46 @@ class LlamaEngine:
         self,
         file: GGUFFile,
         model: Any,
-        context: Any,
+        contexts: Sequence[Any],
         n_ctx: int,
-        n_slots: int,
+        slots: Sequence[int],
+        cores: int,
+        threads: int,
         template: str | None,
         load_seconds: float,
     ) -> None:
-        """Takes over a loaded model and its context (None for a vocabulary alone); use `open` instead."""
+        """Takes over a loaded model and its contexts (none for a vocabulary alone), each with a number of slots;
+        `cores` are shared by contexts that compute at once, `threads` those of one that does alone. Use `open`."""
         self._llama = library()
-        self._file, self._model, self._n_ctx, self._n_slots = file, model, n_ctx, n_slots
+        self._file, self._model, self._n_ctx, self._n_slots = file, model, n_ctx, sum(slots)
         self.vocab = Vocab(model)
         self._adapters = AdapterSet(model, file)
         self._group = self._adapters.resolve(())
         self._template_source = template
         self._template: ChatTemplate | None = None
         self._next_id = 1
-        self._context: Context | None = None
-        if context is not None:
-            self._context = Context(model, context, self._adapters, PREFILL_CHUNK)
-            self._scheduler = Scheduler(
-                self._context,
+        self._cores, self._threads, self._load_seconds = cores, threads, load_seconds
+        self._contexts = [Context(model, context, self._adapters, PREFILL_CHUNK) for context in contexts]
+        self._context = self._contexts[0] if contexts else None
+        if contexts:
+            self._scheduler = self._schedule(slots)
+
+    def _schedule(self, slots: Sequence[int]) -> Scheduler | Lanes:
+        schedulers = [
+            Scheduler(
+                context,
                 self.vocab,
                 n_slots=n_slots,
-                n_ctx=n_ctx,
+                n_ctx=self._n_ctx,
                 n_batch=PREFILL_CHUNK,
-                load_seconds=load_seconds,
+                load_seconds=self._load_seconds,
             )
+            for context, n_slots in zip(self._contexts, slots, strict=True)
+        ]
+        if len(schedulers) == 1:
+            return schedulers[0]
+        lanes = [Lane(one, context.use_threads) for one, context in zip(schedulers, self._contexts, strict=True)]
+        return Lanes(lanes, cores=self._cores, alone=self._threads)
 
     @classmethod
     def open(
@@ -96,17 +111,18 @@ class LlamaEngine:
         source = named_template(template) if template else None
         file = read_model(path)
         model = open_model(file, vocab_only=vocab_only)
-        context, size, slots = None, 0, n_slots or 1
+        threads, cores = n_threads or default_threads(file.size), n_threads or physical_cores()
+        contexts, size, lanes = list[Any](), 0, list[int]()
         if not vocab_only:
-            threads = n_threads or default_threads(file.size)
             if n_slots is None:
                 size = n_ctx or usual_ctx(file)
-                slots = batch_slots(file, 2 * size if exact else size)  # float32 takes twice the room
-            context, size = open_context(model, file, n_ctx, slots, threads, PREFILL_CHUNK, exact=exact)
+                n_slots = batch_slots(file, 2 * size if exact else size, cores=cores)  # float32 takes twice the room
+            lanes = _lanes(n_slots, cores)
+            contexts, size = open_contexts(model, file, n_ctx, lanes, threads, PREFILL_CHUNK, exact=exact)
         if source is None:
             found = file.metadata.get("tokenizer.chat_template")
             source = found if isinstance(found, str) and found.strip() else None
-        return cls(file, model, context, size, slots, source, time.perf_counter() - started)
+        return cls(file, model, contexts, size, lanes, cores, threads, source, time.perf_counter() - started)
 
     @property
     def info(self) -> ModelInfo:
@@ -180,7 +196,8 @@ class LlamaEngine:
         """Free everything native; safe to call twice."""
         if self._context is not None:
             self._scheduler.close()
-            self._context.close()
+            for context in self._contexts:
+                context.close()
         if self._model is not None:
             self._llama.llama_model_free(self._model)
         self._context = self._model = None
@@ -200,6 +217,7 @@ class LlamaEngine:
         assert self._context is not None
         self._scheduler.forget()
         self._scheduler.switch(self._group)
+        self._context.use_threads(self._threads)
         for start in range(0, len(tokens), PREFILL_CHUNK):
             status, table = self._context.all_logits(0, start, tokens[start : start + PREFILL_CHUNK])
             if status != "done":
@@ -211,3 +229,8 @@ class LlamaEngine:
     def _refuse_while_busy(self, what: str) -> None:
         if self._context is not None and self._scheduler.busy:
             raise UsageError(f"{what} while an answer is being written.", "Stop it first (Esc).")
+
+
+def _lanes(n_slots: int, cores: int) -> list[int]:
+    """Lanes share cores; a GPU is best asked by one."""
+    return [n_slots] if library().llama_supports_gpu_offload() else lane_sizes(n_slots, cores)

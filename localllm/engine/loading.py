@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from localllm.engine.native import forget_complaints, last_complaint, library
-from localllm.errors import EngineError, InvalidModelError, UsageError
+from localllm.errors import EngineError, InvalidModelError, LocalLLMError, UsageError
 from localllm.weights.gguf import GGUFFile
 
 DEFAULT_CTX = 4096
@@ -32,7 +33,34 @@ def open_model(file: GGUFFile, *, vocab_only: bool = False) -> Any:
     return model
 
 
-def open_context(
+def open_contexts(
+    model: Any,
+    file: GGUFFile,
+    n_ctx: int | None,
+    slots: Sequence[int],
+    n_threads: int,
+    n_batch: int,
+    *,
+    exact: bool = False,
+) -> tuple[list[Any], int]:
+    """A context for each number of slots, and the tokens that each slot may hold. Takes the model over if it fails.
+
+    Raises UsageError, EngineError.
+    """
+    lib, contexts, size = library(), [], 0
+    try:
+        for n_slots in slots:
+            context, size = _open_context(model, file, n_ctx, n_slots, n_threads, n_batch, exact=exact)
+            contexts.append(context)
+    except LocalLLMError:
+        for context in contexts:
+            lib.llama_free(context)
+        lib.llama_model_free(model)
+        raise
+    return contexts, size
+
+
+def _open_context(
     model: Any, file: GGUFFile, n_ctx: int | None, n_slots: int, n_threads: int, n_batch: int, *, exact: bool = False
 ) -> tuple[Any, int]:
     """A context for `n_slots` sequences, and the tokens each may hold, which llama.cpp rounds up but we do not.
@@ -60,7 +88,6 @@ def open_context(
     forget_complaints()
     context = lib.llama_init_from_model(model, params)
     if not context:
-        lib.llama_model_free(model)
         why = last_complaint()
         message = f"There is no room for a context of {params.n_ctx} tokens{f' ({why})' if why else ''}."
         raise EngineError(message, "Choose a smaller --ctx.")

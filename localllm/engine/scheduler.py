@@ -53,7 +53,7 @@ class Scheduler:
         self._known: set[int] = set()
         self._cancelled: set[int] = set()
         self._computing: frozenset[int] = frozenset()  # requests in the batch that runs now
-        self._group: Group = ()
+        self.group: Group = ()
         self._overtaken = 0
         self._steps = 0
         self.computing_seconds = 0.0
@@ -62,6 +62,10 @@ class Scheduler:
     @property
     def busy(self) -> bool:
         return bool(self._queue or self._active)
+
+    @property
+    def n_requests(self) -> int:
+        return len(self._queue) + len(self._active)
 
     def submit(self, running: Running) -> None:
         self._known.add(running.request_id)
@@ -73,6 +77,10 @@ class Scheduler:
             self._cancelled.add(request_id)
         if request_id in self._computing:
             self._backend.interrupt(True)
+
+    def interrupt(self) -> None:
+        """End the batch that is being computed; safe from any thread."""
+        self._backend.interrupt(True)
 
     def forget(self) -> None:
         """Hold nothing any more; only while no request is there."""
@@ -102,7 +110,7 @@ class Scheduler:
         for running in list(islice(self._queue, 4 * len(self.slots))):
             if len(self._active) == len(self.slots):
                 break
-            if running.group != self._group:
+            if running.group != self.group:
                 if self._active:
                     if self._overtaken >= PATIENCE:
                         break
@@ -123,7 +131,7 @@ class Scheduler:
     def switch(self, group: Group) -> None:
         """Attach adapters; only while nothing is being answered. Raises AdapterError."""
         self._backend.attach(group)
-        self._group, self._overtaken = group, 0
+        self.group, self._overtaken = group, 0
 
     def _start(self, running: Running, placement: Placement) -> None:
         slot, keep = placement.slot, placement.keep
