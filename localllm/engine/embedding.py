@@ -79,19 +79,12 @@ class Embedder:
 
     def embed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """The vector [width] of one text, of length 1. Raises ContextOverflowError, EngineError, UsageError."""
-        if len(tokens) > self.n_ctx:
-            raise ContextOverflowError(len(tokens), self.n_ctx, "The text", "Shorten it, or raise --ctx.")
-        if not tokens or not all(0 <= token < self._vocab.size for token in tokens):
-            what = "an id that the model has no token for" if tokens else "no tokens"
-            raise UsageError(f"The text has {what}.", "Correct the request.")
+        check_tokens(tokens, self.n_ctx, self._vocab.size)
         self._context.trim(0, 0)
         total = np.zeros(self.width, np.float64)
         for start in range(0, len(tokens), self._n_batch):
             total += self._states(start, tokens[start : start + self._n_batch])
-        norm = float(np.linalg.norm(total))
-        if not norm or not np.isfinite(norm):
-            raise EngineError("The model gives no vector for this text.", "Choose a model for embeddings.")
-        return (total / norm).astype(np.float32)
+        return unit(total)
 
     def close(self) -> None:
         """Free everything native; safe to call twice."""
@@ -116,3 +109,20 @@ class Embedder:
         vectors = np.ctypeslib.as_array(source, (rows, self.width))
         total: NDArray[np.float64] = vectors.sum(0, dtype=np.float64)
         return total
+
+
+def check_tokens(tokens: Sequence[int], n_ctx: int, n_vocab: int) -> None:
+    """Raises ContextOverflowError for too many, UsageError for none or for one that the model does not have."""
+    if len(tokens) > n_ctx:
+        raise ContextOverflowError(len(tokens), n_ctx, "The text", "Shorten it, or raise --ctx.")
+    if not tokens or not all(0 <= token < n_vocab for token in tokens):
+        what = "an id that the model has no token for" if tokens else "no tokens"
+        raise UsageError(f"The text has {what}.", "Correct the request.")
+
+
+def unit(total: NDArray[np.float64]) -> NDArray[np.float32]:
+    """A vector [width] of length 1 in that direction. Raises EngineError where there is none."""
+    norm = float(np.linalg.norm(total))
+    if not norm or not np.isfinite(norm):
+        raise EngineError("The model gives no vector for this text.", "Choose a model for embeddings.")
+    return (total / norm).astype(np.float32)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ from localllm.engine.scheduler import Scheduler
 from localllm.engine.template import ChatTemplate, named_template, no_template
 from localllm.errors import AdapterError, ContextOverflowError, GrammarError, UsageError
 from localllm.types import Message
+from localllm.weights.adapter import WEIGHTS, Adapter, read_folder
 from localllm.weights.mlx_folder import ModelFolder
 
 PREFILL_CHUNK = 512
@@ -48,6 +49,14 @@ class Net(Protocol):
         """Hold only the first `keep` tokens; where that is not possible, hold none and return False."""
         ...
 
+    def states(self, tokens: Sequence[int]) -> NDArray[np.float64]:
+        """The sum [width] of the tokens' states after the last norm; nothing is held before or afterwards."""
+        ...
+
+    def attach(self, adapters: Sequence[tuple[Adapter, float]]) -> None:
+        """Use exactly these adapters, each with its strength. Raises AdapterMismatchError; the old ones then stay."""
+        ...
+
 
 class MLXEngine:
     """The Engine protocol over an MLX folder. See `open`."""
@@ -59,6 +68,8 @@ class MLXEngine:
         self._source = named_template(template) if template else chat_template(folder.path, self.vocab.settings)
         self._template: ChatTemplate | None = None
         self._next_id = 1
+        self._adapters = FolderAdapters(folder)
+        self._group: Group = ()
         if net is not None:
             self._scheduler = Scheduler(
                 _Sequence(net), self.vocab, n_slots=1, n_ctx=n_ctx, n_batch=PREFILL_CHUNK, load_seconds=seconds
@@ -79,12 +90,9 @@ class MLXEngine:
         `n_ctx` tokens of context (default: the model's own, up to 4096). Raises ModelError and UsageError.
         """
         started = time.perf_counter()
-        most = trained_ctx(folder)
-        if n_ctx is not None and not 0 < n_ctx <= most:
-            message = f"--ctx {n_ctx} is not possible: {folder.path.name} was trained on up to {most} tokens."
-            raise UsageError(message, f"Choose 1 to {most}.")
+        size = checked_ctx(folder, n_ctx)
         net = None if vocab_only else load(folder)
-        return cls(folder, net, n_ctx or min(most, DEFAULT_CTX), template, time.perf_counter() - started)
+        return cls(folder, net, size, template, time.perf_counter() - started)
 
     @property
     def info(self) -> ModelInfo:
@@ -121,18 +129,23 @@ class MLXEngine:
     # Requests
 
     def set_adapters(self, adapters: Sequence[tuple[Path, float]]) -> None:
-        if adapters:
-            message = f"{self._folder.path.name} is an MLX folder, to which a GGUF adapter cannot be attached."
-            raise AdapterError(message, "Use the adapter with the GGUF of the same model.")
+        group = self._adapters.resolve(adapters)
+        if self._net is not None:
+            if self._scheduler.busy:
+                raise UsageError(
+                    "An adapter cannot be changed while an answer is being written.", "Stop it first (Esc)."
+                )
+            self._scheduler.switch(group)
+        self._group = group
 
     def submit(self, request: Request) -> int:
         if len(request.prompt) >= self._n_ctx:
             raise ContextOverflowError(len(request.prompt) + 1, self._n_ctx)
         if not request.prompt:
             raise UsageError("There is nothing to answer: the prompt is empty.", "Write one.")
-        self.set_adapters(request.adapters or ())
+        group = self._group if request.adapters is None else self._adapters.resolve(request.adapters)
         sampler = RowSampler(request, self.vocab)
-        running = Running(self._next_id, replace(request, lookup=False), sampler, (), time.perf_counter())
+        running = Running(self._next_id, replace(request, lookup=False), sampler, group, time.perf_counter())
         self._next_id += 1
         self._scheduler.submit(running)
         return running.request_id
@@ -152,6 +165,7 @@ class MLXEngine:
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Logits [n_tokens, n_vocab] of one sequence; nothing is held before or afterwards."""
         assert self._net is not None
+        self._scheduler.switch(self._group)
         self._net.trim(0)
         rows = self._net.forward(tokens, len(tokens), lambda: False)
         self._scheduler.forget()
@@ -180,12 +194,46 @@ class RowSampler(Sampler):
         return token
 
 
+class FolderAdapters:
+    """Adapters for a model's folder: folders of ours, in which they lie by the names of mlx-lm's modules."""
+
+    def __init__(self, folder: ModelFolder) -> None:
+        self._folder = folder
+        self._read: dict[tuple[Path, int], _Loaded] = {}
+
+    def resolve(self, adapters: Sequence[tuple[Path, float]]) -> Group:
+        """Those of the folders, read. Raises AdapterError."""
+        return tuple((self._one(path), scale) for path, scale in adapters)
+
+    def _one(self, path: Path) -> _Loaded:
+        if not (path / WEIGHTS).is_file():
+            message = f"{self._folder.path.name} is an MLX folder, to which a GGUF adapter cannot be attached."
+            raise AdapterError(message, "Use the adapter with the GGUF of the same model.")
+        key = (path.resolve(), (path / WEIGHTS).stat().st_mtime_ns)
+        if key not in self._read:
+            self._read[key] = _Loaded(read_folder(path))
+        return self._read[key]
+
+
+@dataclass(frozen=True, eq=False)
+class _Loaded:
+    """An adapter, the same as itself only, so that groups are compared without looking at its numbers."""
+
+    adapter: Adapter
+
+
+def loaded(group: Group) -> list[tuple[Adapter, float]]:
+    """The adapters of a group and their strengths."""
+    return [(one.adapter, scale) for one, scale in group]
+
+
 class _Sequence:
     """The scheduler's backend: one slot, whose parts come alone."""
 
     def __init__(self, net: Net) -> None:
         self._net, self.can_trim = net, net.can_trim
         self._rows: dict[int, NDArray[np.float32]] = {}
+        self._group: Group = ()
         self._stopped = False
 
     def decode(self, parts: Sequence[Part]) -> Status:
@@ -215,10 +263,21 @@ class _Sequence:
         """There is one slot only, so nothing is ever copied."""
 
     def attach(self, group: Group) -> None:
-        """Requests with adapters are refused before."""
+        if group != self._group:
+            self._net.attach(loaded(group))
+            self._group = group
 
     def interrupt(self, on: bool) -> None:
         self._stopped = on
+
+
+def checked_ctx(folder: ModelFolder, n_ctx: int | None) -> int:
+    """The context to use, by default the model's own, up to 4096. Raises UsageError for more than it was trained on."""
+    most = trained_ctx(folder)
+    if n_ctx is not None and not 0 < n_ctx <= most:
+        message = f"--ctx {n_ctx} is not possible: {folder.path.name} was trained on up to {most} tokens."
+        raise UsageError(message, f"Choose 1 to {most}.")
+    return n_ctx or min(most, DEFAULT_CTX)
 
 
 def trained_ctx(folder: ModelFolder) -> int:

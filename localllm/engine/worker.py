@@ -54,6 +54,8 @@ class WorkerEngine:
 
     child: ClassVar[tuple[str, ...]] = ("localllm.engine.worker_child",)
     """The module that the child runs, and its arguments."""
+    engine: ClassVar[str] = "llama.cpp"
+    """What computes there."""
 
     def __init__(self, path: Path, options: dict[str, Any]) -> None:
         """Starts nothing yet; use `open` instead."""
@@ -165,7 +167,7 @@ class WorkerEngine:
                 f"The engine died {self._crashes} times in a row and is not started again; at last: {self._died_of}",
                 "Fetch the model again or use another one, then start the program again.",
             )
-        self._link = Link(*self.child)
+        self._link = Link(*self.child, engine=self.engine)
         doing = f"loaded {self._path.name}"
         try:
             self._info = self._link.ask(Open(self._path, self._options), self._take)

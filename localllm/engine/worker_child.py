@@ -14,8 +14,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from localllm.engine import wire
 from localllm.engine.base import Engine, Failed, Finished, StepEvent, TextDelta
@@ -40,6 +40,9 @@ from localllm.engine.worker_messages import (
 from localllm.errors import EngineError, LocalLLMError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from localllm.engine.embedding import Embedder
 
 FLUSH_SECONDS = 0.03
@@ -50,16 +53,26 @@ one after the other, and a batch with more of them is computed faster."""
 _TEXT = (Tokenize, Detokenize, EncodeChat)
 
 
+class Embeds(Protocol):
+    """What makes vectors of texts."""
+
+    def tokenize(self, text: str) -> list[int]: ...
+
+    def embed(self, tokens: Sequence[int]) -> NDArray[np.float32]: ...
+
+
 class Child:
     """Answers calls and steps the engine, writing messages to `out`."""
 
-    def __init__(self, out: int, opener: Callable[[Open], Engine]) -> None:
-        self._out, self._open = out, opener
+    def __init__(
+        self, out: int, opener: Callable[[Open], Engine], open_embedder: Callable[[OpenEmbedder], Embeds]
+    ) -> None:
+        self._out, self._open, self._open_embedder = out, opener, open_embedder
         self._calls: queue.SimpleQueue[Call | bytes] = queue.SimpleQueue()
         self._texts: queue.SimpleQueue[Call] = queue.SimpleQueue()
         self._writing = threading.Lock()
         self.engine: Engine | None = None
-        self._embedder: Embedder | None = None
+        self._embedder: Embeds | None = None
         self._active: dict[int, bool] = {}  # requests that have not finished, oldest first, and whether they write yet
         self._cancelled: set[int] = set()
         self._events: list[StepEvent] = []
@@ -122,7 +135,7 @@ class Child:
             self.engine = self._open(body)
             return self.engine.info
         if isinstance(body, OpenEmbedder):
-            self._embedder = _open_embedder(body)
+            self._embedder = self._open_embedder(body)
             return None
         if isinstance(body, Embed):
             return self._embed(body.text)
@@ -258,13 +271,15 @@ def _pass_on(child: Child, line: bytes) -> None:
         child.take(message)
 
 
-def main(opener: Callable[[Open], Engine] = _open) -> None:
-    """Serve until the input ends; `opener` loads the model that is asked for."""
+def main(
+    opener: Callable[[Open], Engine] = _open, open_embedder: Callable[[OpenEmbedder], Embeds] = _open_embedder
+) -> None:
+    """Serve until the input ends; the openers load the model that is asked for."""
     out = os.dup(1)
     os.dup2(2, 1)  # what native code prints is no message
     # A crash is told in one line; a dump of gigabytes would only hold it up.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    child = Child(out, opener)
+    child = Child(out, opener, open_embedder)
     threading.Thread(target=read_calls, args=(child, 0), daemon=True).start()
     threading.Thread(target=child.answer_texts, daemon=True).start()
     child.run()

@@ -19,6 +19,8 @@ class WorkerEmbedder:
 
     child: ClassVar[tuple[str, ...]] = ("localllm.engine.worker_child",)
     """The module that the child runs, and its arguments."""
+    engine: ClassVar[str] = "llama.cpp"
+    """What computes there."""
 
     def __init__(self, path: Path, options: dict[str, Any], adapters: Sequence[tuple[Path, float]]) -> None:
         """Starts nothing yet; use `open` instead."""
@@ -33,9 +35,10 @@ class WorkerEmbedder:
         n_ctx: int | None = None,
         n_threads: int | None = None,
         adapters: Sequence[tuple[Path, float]] = (),
+        **options: Any,
     ) -> WorkerEmbedder:
         """Start a child and load a model in it; raises what `Embedder.open` raises, and EngineCrashedError."""
-        embedder = cls(path, {"n_ctx": n_ctx, "n_threads": n_threads}, adapters)
+        embedder = cls(path, {"n_ctx": n_ctx, "n_threads": n_threads, **options}, adapters)
         embedder._ready()
         return embedder
 
@@ -64,7 +67,7 @@ class WorkerEmbedder:
         if self._closed:
             raise EngineError("The engine is closed.", "Open the model again.")
         if self._link is None:
-            self._link = Link(*self.child)
+            self._link = Link(*self.child, engine=self.engine)
             try:
                 self._ask(self._link, self._open, f"loaded {self._open.path.name}")
             except BaseException:

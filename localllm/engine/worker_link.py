@@ -32,7 +32,9 @@ class DiedError(Exception):
 class Link:
     """One child. Messages are sent from any thread, and received by one."""
 
-    def __init__(self, module: str, *arguments: str) -> None:
+    def __init__(self, module: str, *arguments: str, engine: str = "llama.cpp") -> None:
+        """Start a child; `engine` is what computes in it, for what is said of a crash."""
+        self._engine = engine
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the child
         self._child = children.start(module, *arguments, stderr=self._stderr.fileno(), text=False, env=_ENVIRONMENT)
         self.pid: int = self._child.pid
@@ -113,7 +115,7 @@ class Link:
                 "Use a smaller --ctx or a smaller model, or close other programs; then try again.",
             )
         how = f"crashed ({name})" if (name := children.signal_name(status)) else f"ended with status {status}"
-        return EngineCrashedError(f"llama.cpp {how}{while_doing}{f': {said}' if said else ''}.", _AGAIN)
+        return EngineCrashedError(f"{self._engine} {how}{while_doing}{f': {said}' if said else ''}.", _AGAIN)
 
     def close(self) -> None:
         """End the child; safe to call twice, and while another thread is sending."""

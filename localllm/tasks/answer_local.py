@@ -193,9 +193,14 @@ def local_answerer(
         return open_model(registry, model, adapter, n_slots=n_slots, worker=True, **options).engine  # type: ignore[arg-type]
 
     def open_embedder() -> WorkerEmbedder:
+        adapters = attachments(found, attached)
+        if found.path.is_dir():
+            from localllm.tasks.mlx_child import MLXWorkerEmbedder
+
+            return MLXWorkerEmbedder.open(found.path, n_ctx, n_threads, adapters, cache=str(registry.home.cache))
         from localllm.engine.worker_embedding import WorkerEmbedder
 
-        return WorkerEmbedder.open(found.path, n_ctx, n_threads, attachments(found, attached))
+        return WorkerEmbedder.open(found.path, n_ctx, n_threads, adapters)
 
     settings = {
         "model_sha256": registry.sha256(found.path),

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from localllm.engine.base import Engine
-from localllm.errors import AdapterError
+from localllm.errors import AdapterMismatchError
 from localllm.store.registry import Registry
 from localllm.types import AdapterRef, ModelRef
+from localllm.weights.adapter import WEIGHTS
 from localllm.weights.gguf import read_header
+from localllm.weights.mlx_folder import read_model_folder
 from localllm.weights.parts import read_model
 
 BASE_HASH_KEY = "localllm.base.sha256"
@@ -32,6 +34,8 @@ def adapter_for(registry: Registry, name: str, model: ModelRef) -> AdapterRef:
     A folder of ours says so in its manifest, a bare GGUF in its metadata. Raises AdapterNotFoundError,
     AdapterMismatchError and InvalidModelError.
     """
+    if model.path.is_dir():
+        return _trained_on_folder(registry, registry.adapter(name), model)
     adapter = registry.adapter_for(name, model)
     if adapter.base_sha256 is None and adapter.path.is_file():
         base = read_header(adapter.path).metadata.get(BASE_HASH_KEY)
@@ -39,6 +43,24 @@ def adapter_for(registry: Registry, name: str, model: ModelRef) -> AdapterRef:
             registry.check_base(adapter, base, model)
             return replace(adapter, base_sha256=base)
     return adapter
+
+
+def _trained_on_folder(registry: Registry, adapter: AdapterRef, model: ModelRef) -> AdapterRef:
+    """The adapter, if it was trained on the weights of this very folder. Raises AdapterMismatchError."""
+    from localllm.tasks.pairing import folder_sha256
+
+    manifest = registry.manifest(adapter)
+    wanted = manifest.get("training", {}).get("mlx_sha256")
+    actual = folder_sha256(registry, read_model_folder(model.path))
+    if wanted == actual and (adapter.path.parent / WEIGHTS).is_file():
+        return adapter
+    base = manifest.get("base", {}).get("name")
+    other = f" but on one with other weights ({str(wanted)[:12]}, this has {actual[:12]})" if wanted else ""
+    raise AdapterMismatchError(
+        f"{model.name} is an MLX folder, and the adapter {adapter.name!r} was not trained on it{other}.",
+        f"Use it with {f'--model {base}' if base else 'the GGUF that it was made for'}, or train one on the folder: "
+        f"localllm finetune DATA --model GGUF --mlx {model.path}",
+    )
 
 
 def open_model(
@@ -58,11 +80,12 @@ def open_model(
     Raises ModelError, AdapterError, EngineError, UsageError; then nothing stays loaded.
     """
     found = registry.model(model)
-    if found.path.is_dir():
-        return _open_folder(registry, found, adapter, n_ctx, n_threads, template)
     attached = adapter_for(registry, adapter, found) if adapter else None
     template = template or _template_of(found)
-    engine = _load(worker, found.path, n_ctx, n_threads, n_slots=n_slots, template=template, exact=exact)
+    if found.path.is_dir():
+        engine = _load_folder(registry, found, n_ctx, n_threads, template)
+    else:
+        engine = _load(worker, found.path, n_ctx, n_threads, n_slots=n_slots, template=template, exact=exact)
     try:
         if wanted := attachments(found, attached):
             engine.set_adapters(wanted)
@@ -72,27 +95,24 @@ def open_model(
     return Opened(engine, found, attached)
 
 
-def _open_folder(
-    registry: Registry,
-    model: ModelRef,
-    adapter: str | None,
-    n_ctx: int | None,
-    n_threads: int | None,
-    template: str | None,
-) -> Opened:
+def _load_folder(
+    registry: Registry, model: ModelRef, n_ctx: int | None, n_threads: int | None, template: str | None
+) -> Engine:
     """An MLX folder, always in a child process; it answers one request at a time."""
-    if adapter:
-        message = f"{model.name} is an MLX folder, to which a GGUF adapter cannot be attached."
-        raise AdapterError(message, "Use the adapter with the GGUF of the same model.")
     from localllm.tasks.mlx_child import MLXWorker
 
-    cache = str(registry.home.cache)
-    return Opened(MLXWorker.open(model.path, n_ctx, n_threads, cache=cache, template=template), model, None)
+    return MLXWorker.open(model.path, n_ctx, n_threads, cache=str(registry.home.cache), template=template)
 
 
 def attachments(model: ModelRef, adapter: AdapterRef | None) -> list[tuple[Path, float]]:
-    """The adapters that an engine is to have, with their scales: the model's own, and the one that was chosen."""
-    return [*((path, 1.0) for path in model.adapters), *([(adapter.path, adapter.scale)] if adapter else [])]
+    """The adapters that an engine is to have, with their scales: the model's own, and the one that was chosen.
+
+    For an MLX folder an adapter is its folder, in which it lies by MLX's names too.
+    """
+    own = [(path, 1.0) for path in model.adapters]
+    if adapter is None:
+        return own
+    return [*own, (adapter.path.parent if model.path.is_dir() else adapter.path, adapter.scale)]
 
 
 def _template_of(model: ModelRef) -> str | None:

@@ -43,9 +43,10 @@ def paired(registry: Registry, path: Path, header: GGUFFile) -> tuple[MLXBase, l
     ]
     if more := padding(parameters):
         warnings.append(f"{name} has rows for {more} tokens more than {gguf}; they are left out.")
-    return MLXBase(folder, parameters, _sha256(registry, folder), difference), warnings
+    return MLXBase(folder, parameters, folder_sha256(registry, folder), difference), warnings
 
 
-def _sha256(registry: Registry, folder: ModelFolder) -> str:
+def folder_sha256(registry: Registry, folder: ModelFolder) -> str:
+    """Of the names and contents of config.json and of the files with weights."""
     lines = "".join(f"{registry.sha256(file)}  {file.name}\n" for file in folder.files)
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -17,7 +17,7 @@ from mlx.nn.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from mlx.utils import tree_flatten
 
 from localllm.errors import AdapterMismatchError
-from localllm.weights.adapter import Adapter, from_tensors
+from localllm.weights.adapter import Adapter, from_tensors, matrix_shape
 from localllm.weights.safetensors import Matrix
 
 
@@ -118,6 +118,24 @@ def attach_adapter(model: Any, adapter: Adapter) -> int:
     return sum(value.size for value in _trainable(model).values())
 
 
+def check_adapter(model: Any, adapter: Adapter) -> None:
+    """Raises AdapterMismatchError naming the first matrix that the model does not have, or not in that shape."""
+    modules = dict(model.named_modules())
+    for path, (a, b) in adapter.layers.items():
+        module, wanted = modules.get(path), matrix_shape(path, a, b)
+        if module is None:
+            raise AdapterMismatchError(f"The adapter changes {path}, which the model does not have.")
+        found = _matrix_shape(module.linear if isinstance(module, LowRank) else module)
+        if found != wanted:
+            raise AdapterMismatchError(f"The adapter's {path} is for a matrix of {wanted}; the model's has {found}.")
+
+
+def detach(model: Any) -> None:
+    """Take every adapter off, so that the model is as it was before."""
+    for path, module in [(path, m) for path, m in model.named_modules() if isinstance(m, LowRank)]:
+        _put(model, path, module.linear)
+
+
 def tensors(model: Any) -> dict[str, Matrix]:
     """A copy of the trainable numbers as they stand in the model, float32, by their path."""
     return {name: np.array(value, np.float32) for name, value in _trainable(model).items()}
@@ -158,5 +176,11 @@ def _trainable(model: Any) -> dict[str, mx.array]:
 
 def _shape(linear: Module) -> tuple[int, int]:
     """(out, in) of a plain or quantized linear layer."""
-    rows, columns = linear.weight.shape
-    return rows, columns * 32 // linear.bits if isinstance(linear, QuantizedLinear) else columns
+    rows, columns = _matrix_shape(linear)
+    return rows, columns
+
+
+def _matrix_shape(module: Module) -> tuple[int, ...]:
+    """Of the matrix of any module that can be adapted: (out, in), (experts, out, in) or (vocabulary, width)."""
+    *rows, columns = module.weight.shape if "weight" in module else (0,)
+    return (*rows, columns * 32 // module.bits if "scales" in module else columns)

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from localllm.errors import InvalidModelError, UnsupportedModelError
 from localllm.tune.device import prepare, residence
+from localllm.weights.adapter import Adapter
 from localllm.weights.mlx_folder import ModelFolder, StoredTensor
+from localllm.weights.safetensors import Matrix
 
 PIECE = 128
 """Tokens that are computed between two looks at whether to stop."""
@@ -95,10 +97,58 @@ class Network:
         self._cache, self.held = self._fresh(), 0
         return keep == 0
 
+    def states(self, tokens: Sequence[int]) -> NDArray[np.float64]:
+        """The sum [width] of the tokens' states after the last norm; nothing is held before or afterwards.
+
+        Raises UnsupportedModelError for a class that gives nothing but logits.
+        """
+        import mlx.core as mx
+
+        inner = getattr(self._model, "model", None)
+        if inner is None:
+            kind = type(self._model).__module__.rpartition(".")[2]
+            raise UnsupportedModelError(f"MLX has no embeddings for models of the type {kind}.", "Use a GGUF of it.")
+        self.trim(0)
+        total: NDArray[np.float64] = np.zeros(1)
+        for start in range(0, len(tokens), PIECE):
+            states = inner(mx.array([list(tokens[start : start + PIECE])]), cache=self._cache)[0].astype(mx.float32)
+            total = total + np.array(states).sum(0, dtype=np.float64)
+        self._cache, self.held = self._fresh(), 0
+        return total
+
+    def attach(self, adapters: Sequence[tuple[Adapter, float]]) -> None:
+        """Use exactly these adapters, each with its strength, from the next token on; what is held stays as it is.
+
+        Raises AdapterMismatchError for one that is for other matrices; the old ones then stay.
+        """
+        from localllm.tune.lora import attach_adapter, check_adapter, detach
+
+        for adapter, _ in adapters:
+            check_adapter(self._model, adapter)
+        detach(self._model)
+        if adapters:
+            attach_adapter(self._model, _stacked(adapters))
+            self._model.eval()  # the new modules are born in training
+
     def _fresh(self) -> list[Any]:
         from localllm.tune.load import models_module
 
         return list(models_module("cache").make_prompt_cache(self._model))
+
+
+def _stacked(adapters: Sequence[tuple[Adapter, float]]) -> Adapter:
+    """Several adapters as one that does what all of them do: their ranks side by side, their scales within B."""
+    layers: dict[str, tuple[Matrix, Matrix]] = {}
+    for adapter, strength in adapters:
+        for path, (a, b) in adapter.layers.items():
+            b = np.multiply(b, np.float32(adapter.scale * strength), dtype=np.float32)
+            before = layers.get(path)
+            rank_of_b = 2 if b.ndim == 3 else 0
+            layers[path] = (
+                (np.concatenate([before[0], a], 1), np.concatenate([before[1], b], rank_of_b)) if before else (a, b)
+            )
+    rank = max(a.shape[1] for a, _ in layers.values())
+    return Adapter(rank, float(rank), layers)
 
 
 def _build(folder: ModelFolder) -> Any:

@@ -75,7 +75,7 @@ def test_an_mlx_folder_chats_under_the_same_names(registry: Registry, tmp_path: 
     name, vocabulary = open_vocabulary(registry, str(folder))
     assert (name, len(vocabulary.tokenize("Hello"))) == ("qwen3", len(chat_tokens(folder)))
     vocabulary.close()
-    with pytest.raises(AdapterError, match="cannot be attached"):
+    with pytest.raises(AdapterNotFoundError, match="no adapter named 'some'"):
         open_model(registry, str(folder), "some")
 
 

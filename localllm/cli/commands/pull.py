@@ -98,9 +98,8 @@ def _print(event: Pulled) -> None:
     fetched = f"{human_size(event.received)} fetched{speed}" if event.received else "nothing had to be fetched"
     kept = f", {human_size(event.kept)} were there from before" if event.kept else ""
     say(f"{human_size(event.bytes)} verified; {fetched}{kept}.")
-    if event.model.path.is_file():
-        say(f"Try it: localllm chat {event.model.name}")
-    else:
+    say(f"Try it: localllm chat {event.model.name}")
+    if event.model.path.is_dir():
         say("As a base for fine-tuning: localllm finetune DATA --model GGUF --mlx FOLDER")
 
 
