@@ -10,9 +10,7 @@ from localllm.engine.base import Engine
 from localllm.errors import AdapterMismatchError
 from localllm.store.registry import Registry
 from localllm.types import AdapterRef, ModelRef
-from localllm.weights.adapter import WEIGHTS
 from localllm.weights.gguf import read_header
-from localllm.weights.mlx_folder import read_model_folder
 from localllm.weights.parts import read_model
 
 BASE_HASH_KEY = "localllm.base.sha256"
@@ -47,7 +45,9 @@ def adapter_for(registry: Registry, name: str, model: ModelRef) -> AdapterRef:
 
 def _trained_on_folder(registry: Registry, adapter: AdapterRef, model: ModelRef) -> AdapterRef:
     """The adapter, if it was trained on the weights of this very folder. Raises AdapterMismatchError."""
-    from localllm.tasks.pairing import folder_sha256
+    from localllm.tasks.pairing import folder_sha256  # numpy, which a chat with a GGUF does without
+    from localllm.weights.adapter import WEIGHTS
+    from localllm.weights.mlx_folder import read_model_folder
 
     manifest = registry.manifest(adapter)
     wanted = manifest.get("training", {}).get("mlx_sha256")
