@@ -12,14 +12,17 @@ setup: ## create or update .venv from the locks
 chat: setup ## chat with the built-in model
 	@.venv/bin/localllm chat $(ARGS)
 
-test: setup ## the test suite, all but the tests that take minutes
-	.venv/bin/pytest -m "not long" $(ARGS)
+# A test process for each core, up to four; one that is done takes over what another has still before it.
+PYTEST = .venv/bin/pytest -n logical --maxprocesses 4 --dist worksteal
+
+test: setup ## the test suite, all but the tests that take minutes (ARGS="-n 0" for one at a time)
+	$(PYTEST) -m "not long" $(ARGS)
 
 test-fast: setup ## the tests that take less than about 20 seconds each
-	.venv/bin/pytest -m "not slow and not long" $(ARGS)
+	$(PYTEST) -m "not slow and not long" $(ARGS)
 
 test-slow: setup ## only those that take longer
-	.venv/bin/pytest -m "slow or long" $(ARGS)
+	$(PYTEST) -m "slow or long" $(ARGS)
 
 check: setup ## style, types and layers
 	.venv/bin/ruff check .

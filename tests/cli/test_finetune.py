@@ -29,6 +29,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[st
     home = tmp_path_factory.mktemp("taught")
     command = [sys.executable, "-m", "localllm", "finetune", TICKETS / "train.jsonl", "--name", "tickets", "--json"]
     environment = {**os.environ, "LOCALLLM_HOME": str(home)}
+    environment.pop("OPENBLAS_NUM_THREADS", None)  # as a person starts it, with the threads that it measures as best
     limits = ["--max-steps", "8", "--test", TICKETS / "heldout.jsonl"]
     done = subprocess.run([*command, *limits], env=environment, capture_output=True, text=True, timeout=300, check=True)
     return home, [json.loads(line) for line in done.stdout.splitlines()]
