@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before anything loads numpy or MLX
-    # Threads of OpenBLAS wait for each other by spinning, which takes the core from the tests beside these.
+    # Threads of OpenBLAS and of OpenMP wait for each other by spinning, which takes the core from the tests beside.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from localllm.paths import Home, builtin_models
 from tests.weights import oracle
