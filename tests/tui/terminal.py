@@ -21,7 +21,8 @@ class Terminal:
         self._stream = pyte.Stream(self._screen)
         self.raw = ""
         environment = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT), **(env or {})}
-        environment.pop("NO_COLOR", None)
+        for name in ("NO_COLOR", "COLUMNS", "LINES"):  # the last two would speak louder than the size of the terminal
+            environment.pop(name, None)
         self.child = pexpect.spawn(
             command[0], command[1:], dimensions=(lines, columns), encoding="utf-8", env=environment, cwd=str(ROOT)
         )

@@ -32,9 +32,7 @@ def in_fresh_process(cache: Path, **env: str) -> list[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the BLAS is exchanged on Linux only")
-def test_the_fast_blas_is_compiled_once_and_missing_it_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_fast_blas_is_compiled_once_and_missing_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)  # so that it measures how many are best
     kind, blas, warned = in_fresh_process(tmp_path / "cache")
     if kind == "cpu":
