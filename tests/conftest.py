@@ -19,6 +19,13 @@ from tests.weights import oracle
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_configure() -> None:
+    """Load MLX with the BLAS that the program gives it, which has to come before any test imports MLX."""
+    from localllm.tune.device import prepare
+
+    prepare(ROOT / "build/tests", threads=1)
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """An empty LOCALLLM_HOME, so that no test sees or touches the person's own."""
