@@ -32,7 +32,7 @@ NAMED = {
     ),
 }
 """Templates that can be asked for by name, for files that hold none."""
-_USE_NAMED = f"Choose another with --template NAME ({', '.join(NAMED)})."
+_USE_NAMED = f"Choose another with --template NAME ({', '.join(NAMED)}), which summarize calls --chat-template."
 
 
 def named_template(name: str) -> str:
@@ -46,7 +46,8 @@ def no_template(path: Path) -> TemplateError:
     """The error for a chat with a file that can only continue text."""
     return TemplateError(
         f"{path.name} holds no chat template, so it can only continue text.",
-        f"Use `localllm ask` for that, or choose a template with --template NAME ({', '.join(NAMED)}).",
+        f"Use `localllm ask` for that, or choose a template with --template NAME ({', '.join(NAMED)}), which summarize "
+        "calls --chat-template.",
     )
 
 

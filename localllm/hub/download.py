@@ -61,8 +61,8 @@ def download(
     Raises HubError, StorageError and CancelledError; what has arrived is then kept, except for what proved wrong.
     """
     cache = RepoCache(hub.here.cache, repository.repo, symlinks=hub.here.symlinks)
-    _check_space(cache, files)
     cache.prepare()
+    _check_space(cache, files)
     meter = Meter(sum(file.size for file in files))
     for file in files:
         yield from _one(hub, cache, repository, file, meter, trusted)
@@ -84,8 +84,13 @@ def missing(cache: RepoCache, files: Sequence[RemoteFile]) -> int:
 def _check_space(cache: RepoCache, files: Sequence[RemoteFile]) -> None:
     needed, free = missing(cache, files), cache.free()
     if needed and needed + SPARE > free:
-        message = f"{needed / 1e9:.2f} GB are still to come, and the disk of {cache.root} has {free / 1e9:.2f} GB left."
+        message = f"{_size(needed)} are still to come, and the disk of {cache.root} has {_size(free)} left; "
+        message += f"{_size(SPARE)} of it are not filled."
         raise StorageError(message, "Free some space, or let HF_HOME name a folder on another disk.")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _one(

@@ -70,7 +70,7 @@ def list_repository(hub: Hub, repo: str, revision: str = "") -> Repository:
     except RemoteNotFoundError as error:
         if "no such revision" in error.message:
             raise RemoteNotFoundError(f"{repo} has no revision {asked!r}.", error.hint) from error
-        near = nearest(hub, repo)
+        near = [name for name in nearest(hub, repo) if name != bare(repo)]
         hint = f"Did you mean {' or '.join(near)}? {error.hint}" if near else error.hint
         raise RemoteNotFoundError(error.message, hint) from error
     commit = info.get("sha") if isinstance(info, dict) else None

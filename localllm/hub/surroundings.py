@@ -44,6 +44,8 @@ def surroundings() -> Surroundings:
 
     try:
         token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN or constants.HF_HUB_OFFLINE else get_token()
+    except NotADirectoryError:  # there is none in a cache that is no folder, which is said when it is to be written
+        token = None
     except Exception as error:  # it may ask a service for one, which fails in ways of its own
         message = f"No token could be had for the hub ({error})."
         raise AccessError(message, "Set HF_TOKEN, or run `hf auth login` again.") from error

@@ -50,6 +50,7 @@ def transfer(hub: Hub, repository: Repository, file: RemoteFile, partial: Partia
         except Transient as failure:
             if partial.position >= file.size:
                 return  # all is there, whatever the connection says after it
+            hub.check_cancelled()  # which breaks the connection off
             failed = 1 if partial.position - before >= hub.limits.stalled_bytes else failed + 1
             pause = hub.pause(failure, failed)
             yield Retrying(file.path, failure.reason, pause)

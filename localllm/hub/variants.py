@@ -60,6 +60,11 @@ def gguf_variants(repository: Repository) -> list[Variant]:
     return sorted(single + whole, key=lambda variant: (variant.size, variant.quantization))
 
 
+def left_out(repository: Repository) -> list[str]:
+    """GGUF files of which none is a whole model: parts without the others, and what belongs to a model."""
+    return [file.path for file in repository.files if file.path.lower().endswith(".gguf")]
+
+
 def folder_variant(repository: Repository) -> Variant | None:
     """The whole folder, when it holds a model as safetensors."""
     names = {file.path for file in repository.files}

@@ -37,7 +37,7 @@ def disk_usage(registry: Registry) -> list[Usage]:
     rows.append(_row("unfinished runs", home.runs.glob("*"), str(home.runs)))
     rows.append(_row("conversations", home.root.glob(f"{home.chats.name}*"), str(home.chats)))
     rows.append(_row("cache", [home.cache] if home.cache.exists() else [], str(home.cache)))
-    return [*rows, *_foreign(registry)]
+    return [*rows, *_foreign(registry), *_datasets(own_cache())]
 
 
 def _row(what: str, paths: Iterable[Path], where: str) -> Usage:
@@ -63,6 +63,13 @@ def _foreign(registry: Registry) -> list[Usage]:
             there = ", ".join(folder for folder in folders if Path(folder).is_dir())
             rows.append(Usage("models", name or "added folders", count, size, there))
     return rows
+
+
+def _datasets(cache: Path) -> list[Usage]:
+    """Those of the hub's cache, which do not say who fetched them."""
+    found = sorted(cache.glob("datasets--*"))
+    size = sum(size_of(folder / "blobs") for folder in found)
+    return [Usage("datasets", OWNERS["hub"], len(found), size, str(cache))] if found else []
 
 
 def total(rows: Iterable[Usage]) -> int:

@@ -48,7 +48,8 @@ def leftovers(registry: Registry, days: float = DAYS, now: float | None = None) 
 
 def partial_downloads(cache: Path) -> Iterator[tuple[str, tuple[Path, ...]]]:
     """Those of this program, which have a proof beside them, that nobody is just going on with."""
-    for proof in sorted(cache.glob("models--*/blobs/*.incomplete.proof")):
+    found = [*cache.glob("models--*/blobs/*.incomplete.proof"), *cache.glob("datasets--*/blobs/*.incomplete.proof")]
+    for proof in sorted(found):
         part = proof.with_name(proof.name.removesuffix(".proof"))
         lock = cache / ".locks" / proof.parent.parent.name / f"{part.name.removesuffix('.incomplete')}.lock"
         if not _held(lock):

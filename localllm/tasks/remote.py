@@ -13,7 +13,7 @@ from localllm.hub.listing import RemoteFile, Repository, list_repository, neares
 from localllm.hub.reference import Reference, looks_remote, parse
 from localllm.hub.remote_header import read_beginning
 from localllm.hub.surroundings import Surroundings
-from localllm.hub.variants import Variant, chosen, folder_variant, gguf_variants, is_mlx
+from localllm.hub.variants import Variant, chosen, folder_variant, gguf_variants, is_mlx, left_out
 from localllm.store import catalog
 from localllm.store.machine import available_memory
 from localllm.weights.architectures.base import integer
@@ -216,8 +216,14 @@ def _nothing(hub: Hub, repository: Repository, is_folder: bool, mlx: bool) -> Re
             f"{repo} holds no folder for MLX.", f"localllm pull {repo} takes a GGUF if it has one."
         )
     owner, _, name = repo.partition("/")
-    others = [other for other in nearest(hub, f"{owner}/{name}-GGUF") if other.lower().endswith("gguf")]
+    near = nearest(hub, f"{owner}/{name.removesuffix('-GGUF')}-GGUF")
+    others = [other for other in near if other.lower().endswith("gguf") and other != repo]
     where = f" Models in GGUF: {', '.join(others)}." if others else ""
+    if some := left_out(repository):
+        message = f"{repo} has no whole model in GGUF, only {', '.join(some[:3])}{' …' if len(some) > 3 else ''}."
+        return RemoteNotFoundError(
+            message, f"Its other parts may still be on their way to the hub, or it goes with another model.{where}"
+        )
     if not is_folder:
         return RemoteNotFoundError(f"{repo} holds no GGUF and no safetensors.", f"It is not a model.{where}")
     hint = f"Look for its GGUF, often {name}-GGUF.{where} As a base for `finetune --mlx`: localllm pull {repo} --mlx"

@@ -259,7 +259,19 @@ def test_a_disk_without_room_is_seen_before_anything_is_fetched(
 ) -> None:
     monkeypatch.setattr(RepoCache, "free", lambda self: SIZE)
     server.asked.clear()
-    with pytest.raises(StorageError, match=r"still to come.*left.*HF_HOME"):
+    with pytest.raises(StorageError, match=r"\d MB are still to come.*left.*HF_HOME"):
+        run(hub, repository)
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("where", ["/proc/none", "file"])
+def test_a_cache_that_cannot_be_written_is_named(
+    server: HubServer, here: Surroundings, repository: Repository, tmp_path: Path, where: str
+) -> None:
+    (tmp_path / "file").touch()
+    server.asked.clear()
+    place = tmp_path / where / "hub"  # /proc/none replaces the folder
+    with Hub(replace(here, cache=place), QUICK) as hub, pytest.raises(StorageError, match=f"{where}.*HF_HOME"):
         run(hub, repository)
     assert server.asked == []
 

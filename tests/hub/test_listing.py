@@ -55,6 +55,10 @@ def test_an_unknown_repository_has_near_names(server: HubServer, hub: Hub) -> No
     server.repo("bartowski/Qwen3-0.6B-GGUF", {})
     with pytest.raises(RemoteNotFoundError, match=r"Did you mean bartowski/Qwen3-0.6B-GGUF"):
         list_repository(hub, "bartowski/Qwen3-06B-GGUF")
+    server.repo("me/private", {}, private=True)
+    with pytest.raises(RemoteNotFoundError) as caught:
+        list_repository(hub, "me/private")
+    assert "Did you mean" not in caught.value.hint
 
 
 def test_private_and_refused_tokens_are_told_apart(server: HubServer, here: Surroundings) -> None:

@@ -149,6 +149,12 @@ def test_weights_in_other_formats_say_what_can_be_done(
     server.repo("me/data", {"README.md": b"x"})
     with pytest.raises(RemoteNotFoundError, match="no GGUF and no safetensors"):
         done(registry, here, "me/data")
+    server.repo("me/half-GGUF", {"m-Q4_0-00001-of-00002.gguf": b"x"})
+    with pytest.raises(
+        RemoteNotFoundError, match=r"no whole model in GGUF, only m-Q4_0-00001-of-00002\.gguf"
+    ) as caught:
+        done(registry, here, "me/half-GGUF")
+    assert "me/half-GGUF" not in caught.value.hint
 
 
 def mlx_folder(tmp_path: Path, **config: object) -> dict[str, bytes]:

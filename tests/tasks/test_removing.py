@@ -103,6 +103,11 @@ def test_leftovers_are_ours_old_and_held_by_nobody(registry: Registry, tmp_path:
     home, blobs = registry.home, tmp_path / "hub/models--me--m/blobs"
     blobs.mkdir(parents=True)
     old = time.time() - 10 * 86400
+    data = tmp_path / "hub/datasets--me--d/blobs"
+    data.mkdir(parents=True)
+    for name in ("d.incomplete", "d.incomplete.proof"):
+        (data / name).write_bytes(b"123")
+        os.utime(data / name, (old, old))
     names = ["a.incomplete", "a.incomplete.proof", "b.incomplete", "c.incomplete", "c.incomplete.proof", "whole"]
     for name in names:
         (blobs / name).write_bytes(b"12345")
@@ -126,6 +131,7 @@ def test_leftovers_are_ours_old_and_held_by_nobody(registry: Registry, tmp_path:
     assert rows == [
         ("run", "old", 0),
         ("temporary", ".staging-x-999999999", 0),
+        ("partial download", "d.incomplete", 6),
         ("partial download", "a.incomplete", 10),
     ]
     assert leftovers(registry, 11) == []
@@ -144,10 +150,13 @@ def test_disk_usage_says_whose_it_is(registry: Registry, tmp_path: Path, guide_p
     ollama(tmp_path / "ollama", "library/tiny/1b", [("model", guide_path.read_bytes())])
     ollama(tmp_path / "ollama", "library/tiny/latest", [("model", guide_path.read_bytes())])
     adapter(registry.home, "hers", "guide")
+    (tmp_path / "hub/datasets--me--d/blobs").mkdir(parents=True)
+    (tmp_path / "hub/datasets--me--d/blobs/x").write_bytes(b"rows")
     rows = {(row.what, row.owner): row for row in disk_usage(registry)}
     assert rows["pulled models", "localllm"].bytes == 5
     assert (rows["models", "Ollama"].count, rows["models", "Ollama"].bytes) == (2, guide_path.stat().st_size)
     assert rows["adapters", "localllm"].count == 1
+    assert (rows["datasets", "the hub's cache"].count, rows["datasets", "the hub's cache"].bytes) == (1, 4)
     assert total(rows.values()) == 5 + rows["adapters", "localllm"].bytes + rows["cache", "localllm"].bytes
     assert "Ollama" in run("du").out
     assert run("du", "--json").json["bytes"] == total(disk_usage(registry))

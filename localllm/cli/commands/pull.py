@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
             if isinstance(event, Pulled) and not args.json:
                 _print(event)
             if isinstance(event, Offered) and args.dry_run and not args.json:
-                print(f"{event.offer.repository.repo}:{event.offer.taken.variant.quantization}")
+                what = "mlx" if event.offer.named.mlx else event.offer.taken.variant.quantization
+                print(f"{event.offer.repository.repo}:{what}")
     return 0
 
 
