@@ -5,7 +5,8 @@
     ├── ModelError                about a model file
     │   ├── ModelNotFoundError        no such name or path
     │   ├── InvalidModelError         not a GGUF, truncated, malformed, or without weights
-    │   └── UnsupportedModelError     valid, but this program cannot do that with it
+    │   ├── UnsupportedModelError     valid, but this program cannot do that with it
+    │   └── NoRoomError               the machine's memory does not hold it
     ├── AdapterError              about an adapter
     │   ├── AdapterNotFoundError      no such name or path
     │   └── AdapterMismatchError      made for another base, or shapes that do not fit
@@ -69,6 +70,10 @@ class InvalidModelError(ModelError):
 
 class UnsupportedModelError(ModelError):
     """The file is valid, but what was asked for cannot be done with it."""
+
+
+class NoRoomError(ModelError):
+    """The model with its context would take more memory than there is; nothing was loaded."""
 
 
 class AdapterError(LocalLLMError):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The resident memory of real processes that answer, beside what localllm.weights.inference says of them.
 
-    python scripts/fit_inference.py                          five models of real shapes, made here, at 2,048 and 8,192 tokens
+    python scripts/fit_inference.py                          five models of real shapes, at 2,048 and 8,192 tokens
     python scripts/fit_inference.py MODEL.gguf --ctx 4096    a model of yours
 
 Each model is loaded in a process of its own, reads a prompt (`--prompt` tokens, or the whole context with `--fill`) and
@@ -76,8 +76,8 @@ from localllm.engine.llama import LlamaEngine
 from localllm.types import Sampling
 
 def now():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith(("VmHWM", "VmRSS", "RssAnon"))}
+    lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
+    return {line[0]: int(line[1]) * 1024 for line in lines if line[0] in ("VmHWM:", "VmRSS:")}
 
 path, n_ctx, n_prompt, slots, exact = Path(sys.argv[1]), *map(int, sys.argv[2:6])
 engine = LlamaEngine.open(path, n_ctx=n_ctx, n_slots=slots, exact=bool(exact))
@@ -91,7 +91,7 @@ while left:
         if isinstance(event, Failed):
             sys.exit(f"{event.message} {event.hint}")
         left -= isinstance(event, Finished)
-print(json.dumps({"loaded": loaded["VmRSS"], "after": now()["VmRSS"], "peak": now()["VmHWM"]}))
+print(json.dumps({"loaded": loaded["VmRSS:"], "peak": now()["VmHWM:"]}))
 """
 
 
@@ -103,8 +103,8 @@ def write(shape: Shape, path: Path) -> None:
     offset = 0
     for name, (kind, dimensions) in tensors.items():
         raw, block = name.encode(), BY_NAME[kind]
-        parts += [struct.pack("<Q", len(raw)), raw, struct.pack(f"<I{len(dimensions)}Q", len(dimensions), *reversed(dimensions))]
-        parts.append(struct.pack("<IQ", NUMBER[kind], offset))
+        dims = struct.pack(f"<I{len(dimensions)}Q", len(dimensions), *reversed(dimensions))
+        parts += [struct.pack("<Q", len(raw)), raw, dims, struct.pack("<IQ", NUMBER[kind], offset)]
         offset += -(-prod(dimensions) // block.weights * block.nbytes // ALIGNMENT) * ALIGNMENT
     header = b"".join(parts)
     with path.open("wb") as file:
@@ -173,7 +173,7 @@ def _vocabulary(s: Shape) -> dict[str, NewValue]:
 
 
 def measure(model: Path, n_ctx: int, prompt: int, slots: int, exact: bool) -> dict[str, int]:
-    """Bytes after loading, after answering, and at the peak."""
+    """Bytes after loading, and at the peak."""
     command = [sys.executable, "-c", CHILD, str(model), *map(str, (n_ctx, prompt, slots, int(exact)))]
     said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     found: dict[str, int] = json.loads(said.stdout)
@@ -184,7 +184,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", nargs="*", type=Path)
     parser.add_argument("--ctx", type=int, nargs="+", default=[2048, 8192])
-    parser.add_argument("--prompt", type=int, default=1100, help="tokens that are read")
+    parser.add_argument("--prompt", type=int, default=600, help="tokens that are read: more than one batch")
     parser.add_argument("--fill", action="store_true", help="read as many as the context holds")
     parser.add_argument("--slots", type=int, default=1)
     parser.add_argument("--exact", action="store_true")
@@ -207,11 +207,12 @@ def _rows(name: str, path: Path, args: argparse.Namespace) -> None:
         prompt = n_ctx - 16 if args.fill else min(args.prompt, n_ctx - 16)
         measured = measure(path, n_ctx, prompt, args.slots, args.exact)
         estimate = chatting(read_model(path), n_ctx, args.slots, exact=args.exact)
-        ratio = estimate.total / measured["peak"]
+        expected, peak = estimate.total, measured["peak"]
         if args.json:
-            print(json.dumps({"model": name, "ctx": n_ctx, **measured, "estimated": estimate.total, **estimate.parts()}))
+            print(json.dumps({"model": name, "ctx": n_ctx, **measured, "estimated": expected, **estimate.parts()}))
         else:
-            print(f"| {name} | {n_ctx} | {estimate.total / 1e6:.0f} | {measured['peak'] / 1e6:.0f} | {ratio:.3f} |", flush=True)
+            row = f"| {name} | {n_ctx} | {expected / 1e6:.0f} | {peak / 1e6:.0f} | {expected / peak:.3f} |"
+            print(row, flush=True)
 
 
 if __name__ == "__main__":

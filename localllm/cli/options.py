@@ -59,6 +59,10 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--schema", type=Path, metavar="FILE", help="a JSON schema that the answer must match")
 
 
+def add_force(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--force", action="store_true", help="also a model that memory does not hold")
+
+
 def add_json(parser: argparse.ArgumentParser, what: str = "print one JSON object") -> None:
     parser.add_argument("--json", action="store_true", help=what)
 

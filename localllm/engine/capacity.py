@@ -19,10 +19,13 @@ SHARE = 0.8
 """Of the memory that is free: other programs go on."""
 
 
-def batch_slots(file: GGUFFile, n_ctx: int, *, memory: int | None = None, cores: int | None = None) -> int:
+def batch_slots(
+    file: GGUFFile, n_ctx: int, *, exact: bool = False, memory: int | None = None, cores: int | None = None
+) -> int:
     """Slots of `n_ctx` tokens each, for work that comes in batches; at least one, even where memory seems too small.
 
-    `memory`: bytes that may be used (default: a share of what is free); `cores`: as many threads as decode.
+    `exact`: as of `LlamaEngine.open`; `memory`: bytes that may be used (default: a share of what is free); `cores`: as
+    many threads as decode.
     """
     if memory is None:
         try:
@@ -31,7 +34,7 @@ def batch_slots(file: GGUFFile, n_ctx: int, *, memory: int | None = None, cores:
             return 1
     cores = cores or physical_cores()
     most = min(MOST_SLOTS, SLOTS_PER_CORE * cores)
-    return next((n for n in range(most, 1, -1) if _needed(file, n_ctx, n, cores) <= memory), 1)
+    return next((n for n in range(most, 1, -1) if needed_bytes(file, n_ctx, n, cores, exact=exact) <= memory), 1)
 
 
 def lane_sizes(n_slots: int, cores: int) -> list[int]:
@@ -40,7 +43,10 @@ def lane_sizes(n_slots: int, cores: int) -> list[int]:
     return [n_slots // lanes + (lane < n_slots % lanes) for lane in range(lanes)]
 
 
-def _needed(file: GGUFFile, n_ctx: int, n_slots: int, cores: int) -> int:
-    """Bytes; what is computed at once lies in memory once for each lane."""
-    footprint = chatting(file, n_ctx, n_slots)
-    return footprint.total + (len(lane_sizes(n_slots, cores)) - 1) * footprint.buffers
+def needed_bytes(file: GGUFFile, n_ctx: int, n_slots: int, cores: int, *, exact: bool = False) -> int:
+    """Of memory for so many slots; what is computed at once lies in it once for each lane.
+
+    Raises InvalidModelError or UnsupportedModelError where a number is missing.
+    """
+    footprint = chatting(file, n_ctx, n_slots, exact=exact)
+    return footprint.needed + (len(lane_sizes(n_slots, cores)) - 1) * footprint.buffers

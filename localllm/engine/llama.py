@@ -116,7 +116,7 @@ class LlamaEngine:
         if not vocab_only:
             if n_slots is None:
                 size = n_ctx or usual_ctx(file)
-                n_slots = batch_slots(file, 2 * size if exact else size, cores=cores)  # float32 takes twice the room
+                n_slots = batch_slots(file, size, exact=exact, cores=cores)
             lanes = _lanes(n_slots, cores)
             contexts, size = open_contexts(model, file, n_ctx, lanes, threads, PREFILL_CHUNK, exact=exact)
         if source is None:

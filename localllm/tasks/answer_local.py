@@ -22,6 +22,7 @@ from localllm.tasks import batch_bodies
 from localllm.tasks.answerer import EMBEDDINGS, Question, Refusal, Reply
 from localllm.tasks.batch_bodies import BadBodyError
 from localllm.tasks.opening import adapter_for, attachments, open_model
+from localllm.tasks.room import Wish, check_room
 
 if TYPE_CHECKING:
     from localllm.engine.worker_embedding import WorkerEmbedder
@@ -180,16 +181,20 @@ def local_answerer(
     n_threads: int | None = None,
     n_slots: int | None = None,
     template: str | None = None,
+    force: bool = False,
 ) -> LocalAnswerer:
     """Answers by a model and adapter of this machine; the options are those of `open_model`.
 
-    Raises ModelError and AdapterError where one is not found.
+    Raises ModelError and AdapterError where one is not found, or where memory does not hold the model.
     """
     found = registry.model(model)
     attached = adapter_for(registry, adapter, found) if adapter else None
+    if not force:
+        wish = Wish(n_ctx, n_slots, n_threads=n_threads)
+        check_room(registry, found, wish, [path for path, _ in attachments(found, attached)])
 
     def open_engine() -> Engine:
-        options = {"n_ctx": n_ctx, "n_threads": n_threads, "template": template}
+        options = {"n_ctx": n_ctx, "n_threads": n_threads, "template": template, "force": True}  # it was looked at
         return open_model(registry, model, adapter, n_slots=n_slots, worker=True, **options).engine  # type: ignore[arg-type]
 
     def open_embedder() -> WorkerEmbedder:

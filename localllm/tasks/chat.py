@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from localllm.engine.base import Engine, Event
 from localllm.engine.session import Session
@@ -16,6 +17,12 @@ from localllm.tasks.opening import Opened, adapter_for, attachments, open_model
 from localllm.types import AdapterRef, ModelRef, Sampling
 
 
+class Reopen(Protocol):
+    """Opens a model by its name, with an adapter; True as the last also where memory seems too small."""
+
+    def __call__(self, name: str, adapter: str | None, force: bool = ..., /) -> Opened: ...
+
+
 @dataclass
 class Chat:
     """One conversation as a front end holds it."""
@@ -25,7 +32,7 @@ class Chat:
     model: ModelRef
     registry: Registry
     adapter: AdapterRef | None = None
-    reopen: Callable[[str, str | None], Opened] | None = None
+    reopen: Reopen | None = None
     """Opens a model and an adapter with the settings that this one was opened with."""
 
     @property
@@ -67,7 +74,7 @@ class Chat:
             opened = _for_chat(self.reopen(str(found.path) if found.source == "path" else found.name, None))
         except BaseException:
             if not both:
-                before = self.reopen(_name(old), old_adapter.name if old_adapter else None)
+                before = self.reopen(_name(old), old_adapter.name if old_adapter else None, True)
                 self._take(before)
             raise
         if both:
@@ -88,7 +95,7 @@ class Chat:
             raise EngineError(
                 "There is not enough memory for a second reply beside the first.", "Use a smaller --ctx or model."
             )
-        return self.reopen(_name(self.model), None).engine
+        return self.reopen(_name(self.model), None, True).engine
 
     def close(self) -> None:
         self.engine.close()
@@ -109,14 +116,18 @@ def open_chat(
     n_ctx: int | None = None,
     n_threads: int | None = None,
     template: str | None = None,
+    force: bool = False,
 ) -> Chat:
     """Load a model in a child process, so that a crash in it leaves the conversation, and begin one.
 
-    Raises what `open_model` raises, and TemplateError for a file that can only continue text.
+    `force` holds for this model and for those that are opened later in its place. Raises what `open_model` raises, and
+    TemplateError for a file that can only continue text.
     """
 
-    def opening(name: str, adapter: str | None) -> Opened:
-        return open_model(registry, name, adapter, n_ctx=n_ctx, n_threads=n_threads, template=template, worker=True)
+    def opening(name: str, adapter: str | None, force: bool = force) -> Opened:
+        return open_model(
+            registry, name, adapter, n_ctx=n_ctx, n_threads=n_threads, template=template, worker=True, force=force
+        )
 
     opened = _for_chat(opening(model, adapter))
     session = Session(opened.engine, sampling, opened.model.system or None if system is None else system)

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from localllm.errors import TrainingError
 from localllm.store.machine import available_memory
+from localllm.tasks.room import SPARE as SPARE  # of training as of answering
+from localllm.tasks.room import usable
 from localllm.tasks.settings import Settings
 from localllm.tune.config import TrainConfig
 from localllm.tune.device import residence
@@ -21,8 +23,6 @@ from localllm.weights.gguf import GGUFFile
 from localllm.weights.mlx_parameters import Parameter
 
 Chosen = TypeVar("Chosen", bound=Settings)
-SPARE = 0.10
-"""Part of the available memory that stays free: estimates may be off by as much."""
 LEAST_RANK, LEAST_LENGTH = 4, 128
 COPIES = {"adamw": 2, "lion": 1, "muon": 1, "adafactor": 0}
 """Numbers of each optimizer's state for each trained one."""
@@ -75,7 +75,7 @@ def check_fit(
     Raises InvalidModelError or UnsupportedModelError for a model that cannot be fine-tuned.
     """
     model = model_of(header, folder)
-    available = int((available_memory() if memory is None else memory) * (1 - SPARE))
+    available = usable(available_memory() if memory is None else memory)
     footprint = training(model, settings)
     if footprint.total <= available:
         return Fit(settings, footprint, available)
@@ -89,9 +89,11 @@ def refusal(fit: Fit) -> TrainingError:
     need, have = fit.footprint.total / 1e9, fit.available / 1e9
     message = f"This would take about {need:.1f} GB of memory, and {have:.1f} GB may be used."
     if fit.suggestion is None:
-        return TrainingError(message, "No smaller settings fit either: close other programs, or take a smaller model.")
+        hint = "No smaller settings fit either: close other programs, or take a smaller model."
+        return TrainingError(message, f"{hint} --force trains all the same.")
     rows = f" ({fit.too_long} rows are longer: see --too-long)" if fit.too_long else ""
-    return TrainingError(message, f"This would fit: {fit.as_options()}{rows}. --auto takes it.")
+    hint = f"This would fit: {fit.as_options()}{rows}. --auto takes it; --force trains all the same."
+    return TrainingError(message, hint)
 
 
 def shrunk(request: Chosen, fit: Fit) -> Chosen:

@@ -9,6 +9,7 @@ from typing import Any
 from localllm.engine.base import Engine
 from localllm.errors import AdapterMismatchError
 from localllm.store.registry import Registry
+from localllm.tasks.room import Wish, check_room
 from localllm.types import AdapterRef, ModelRef
 from localllm.weights.gguf import read_header
 from localllm.weights.parts import read_model
@@ -74,13 +75,17 @@ def open_model(
     template: str | None = None,
     worker: bool = False,
     exact: bool = False,
+    force: bool = False,
 ) -> Opened:
-    """Resolve, check and load; see `LlamaEngine.open`. With `worker` the engine runs in a child process.
+    """Resolve, check and load; see `LlamaEngine.open`. With `worker` the engine runs in a child process; with `force`
+    also what memory does not hold.
 
     Raises ModelError, AdapterError, EngineError, UsageError; then nothing stays loaded.
     """
-    found = registry.model(model)
+    found, wish = registry.model(model), Wish(n_ctx, n_slots, exact, n_threads)
     attached = adapter_for(registry, adapter, found) if adapter else None
+    if not force:
+        check_room(registry, found, wish, [path for path, _ in attachments(found, attached)])
     template = template or _template_of(found)
     if found.path.is_dir():
         engine = _load_folder(registry, found, n_ctx, n_threads, template)

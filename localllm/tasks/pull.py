@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from localllm.errors import ModelError, ModelNotFoundError, UnreachableError, UnsupportedModelError
+from localllm.errors import ModelNotFoundError, NoRoomError, UnreachableError, UnsupportedModelError
 from localllm.hub.cache import RepoCache
 from localllm.hub.download import download, missing
 from localllm.hub.events import Fetched, HubEvent
@@ -19,6 +19,7 @@ from localllm.store.pulled import PulledModel
 from localllm.store.registry import Registry
 from localllm.tasks.inventory import header_facts
 from localllm.tasks.remote import Named, Offer, look, named
+from localllm.tasks.room import usable
 from localllm.types import ModelRef
 from localllm.weights.mlx_folder import read_model_folder
 from localllm.weights.parts import read_model
@@ -142,9 +143,9 @@ def _already(registry: Registry, request: PullRequest, error: UnreachableError, 
     yield Pulled(model, found.repo, found.commit, found.bytes, 0, 0, seconds, checked=False)
 
 
-def _does_not_fit(offer: Offer) -> ModelError:
+def _does_not_fit(offer: Offer) -> NoRoomError:
     """The refusal, with what would fit instead."""
-    taken, available = offer.taken, (offer.memory or 0) * 0.9
+    taken, available = offer.taken, usable(offer.memory or 0)
     needs = (taken.needs or 0) / 1e9
     message = f"{offer.repository.repo} as {taken.variant.quantization} needs about {needs:.1f} GB of memory"
     message += f" with {offer.n_ctx} tokens of context" if offer.n_ctx else ""
@@ -153,7 +154,7 @@ def _does_not_fit(offer: Offer) -> ModelError:
         hint = f"These fit: {', '.join(fitting[-5:])}. --force takes it all the same."
     else:
         hint = "None of its quantizations fits: take a smaller model or --ctx; --force takes it all the same."
-    return ModelError(f"{message}, and {available / 1e9:.1f} GB may be used.", hint)
+    return NoRoomError(f"{message}, and {available / 1e9:.1f} GB may be used.", hint)
 
 
 def _checked(offer: Offer, cache: RepoCache) -> tuple[PulledModel, list[str]]:

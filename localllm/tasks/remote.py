@@ -16,6 +16,7 @@ from localllm.hub.surroundings import Surroundings
 from localllm.hub.variants import Variant, chosen, folder_variant, gguf_variants, is_mlx, left_out
 from localllm.store import catalog
 from localllm.store.machine import available_memory
+from localllm.tasks.room import usable
 from localllm.weights.architectures.base import integer
 from localllm.weights.gguf import GGUFFile
 from localllm.weights.inference import PROCESS, ChatFootprint, chatting
@@ -23,8 +24,6 @@ from localllm.weights.parts import Part, finished, joined
 from localllm.weights.parts import read_beginning as read_header_beginning
 
 DEFAULT_CTX = 4096
-SPARE = 0.10
-"""Part of the available memory that stays free: estimates may be off by as much."""
 _USUAL = "Q4_K_M"
 """Whose header is read first, and what is taken where the memory is unknown."""
 _BEST = "Q8_0"
@@ -170,11 +169,11 @@ def _choice(header: GGUFFile, variant: Variant, n_ctx: int, memory: int | None) 
         footprint: ChatFootprint = replace(chatting(header, n_ctx), weights=variant.size)
     except InvalidModelError:  # an architecture without the numbers that count
         return Choice(variant)
-    return Choice(variant, footprint.total, _fits(footprint.total, memory))
+    return Choice(variant, footprint.needed, _fits(footprint.needed, memory))
 
 
 def _fits(needs: int, memory: int | None) -> bool | None:
-    return None if memory is None else needs <= memory * (1 - SPARE)
+    return None if memory is None else needs <= usable(memory)
 
 
 def _usual_ctx(header: GGUFFile) -> int:

@@ -77,6 +77,7 @@ def summarize_here(
     *,
     n_ctx: int | None = None,
     n_threads: int | None = None,
+    force: bool = False,
 ) -> Iterator[SummarizeEvent]:
     """The events of tasks.summarize. What is asked is remembered until it is done. Raises as `open_model` and that."""
     kept = replace(
@@ -91,6 +92,7 @@ def summarize_here(
         n_slots=None,
         worker=True,
         exact=True,
+        force=force,
     )
     try:
         adapter = opened.adapter

@@ -67,7 +67,7 @@ def check_together(request: FinetuneRequest, prepared: Prepared, where: Place) -
         raise TrainingError(
             f"Process {where.rank} of {where.size} would take about {need:.1f} GB of memory, and {have:.1f} GB may be "
             "used.",
-            "Use a smaller --batch-size, --max-length or --rank, or --ignore-memory.",
+            "Use a smaller --batch-size, --max-length or --rank, or --force.",
         )
 
 

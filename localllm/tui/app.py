@@ -178,6 +178,12 @@ class Work:
     n_threads: int | None
     say: Callable[[str], object]
     """Told, when the app is left, what was stopped and is kept."""
+    force: bool = False
+    """Whether models are opened that memory does not hold."""
+
+
+def _jobs(work: Work, model: str) -> Jobs:
+    return Jobs(work.registry, model, n_ctx=work.n_ctx, n_threads=work.n_threads, force=work.force)
 
 
 def run_chat(
@@ -193,7 +199,7 @@ def run_chat(
         store = open_store(home) if home else None
     except LocalLLMError as error:  # a chat that is not saved is better than none
         unsaved = error
-    jobs = Jobs(work.registry, model, n_ctx=work.n_ctx, n_threads=work.n_threads) if work else None
+    jobs = _jobs(work, model) if work else None
     app = LocalLLMApp(open_chat, store=store, model=model, keys=keys, unsaved=unsaved, jobs=jobs)
     try:
         app.run()

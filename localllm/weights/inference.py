@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from dataclasses import asdict, dataclass
 
+from localllm.errors import InvalidModelError
 from localllm.weights import repacking
 from localllm.weights.architectures.base import head_dim, integer
 from localllm.weights.gguf import GGUFFile, StringArray
@@ -73,6 +74,8 @@ def chatting(
     `exact`: as of `LlamaEngine.open`; `repacked`: types of tensors that are copied (default: those of this machine).
     Raises InvalidModelError or UnsupportedModelError where a number is missing or no number.
     """
+    if EMBEDDING not in file.tensors:
+        raise InvalidModelError(f"{file.path} has no token embeddings.")
     cells = n_slots * -(-n_ctx // CELLS) * CELLS
     vocabulary = file.tensors[EMBEDDING].shape[0]
     return ChatFootprint(
@@ -119,5 +122,5 @@ def _batch(file: GGUFFile, cells: int, exact: bool) -> int:
 def _hidden(file: GGUFFile, width: int) -> int:
     """Width of the MLP; with experts, of those that a token passes through, with what each of them says."""
     if used := integer(file, "expert_used_count", 0):
-        return used * integer(file, "expert_feed_forward_length", integer(file, "feed_forward_length", 0)) + used * width
+        return used * (integer(file, "expert_feed_forward_length", integer(file, "feed_forward_length", 0)) + width)
     return integer(file, "feed_forward_length", 4 * width)

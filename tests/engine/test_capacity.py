@@ -15,7 +15,7 @@ from localllm.weights.inference import chatting
 def test_memory_holds_as_many_slots_as_its_estimate_says(guide_path: Path, slots: int) -> None:
     file = read_header(guide_path)
     needed = chatting(file, 1024, slots)
-    enough = needed.total + (len(lane_sizes(slots, 2)) - 1) * needed.buffers
+    enough = needed.needed + (len(lane_sizes(slots, 2)) - 1) * needed.buffers
     assert batch_slots(file, 1024, memory=enough, cores=2) == slots
     assert batch_slots(file, 1024, memory=enough - 1, cores=2) == max(1, slots - 1)
 

@@ -96,7 +96,7 @@ def opener(
     model = ModelRef(name, Path("/fake.gguf"), "built-in", title, "A scripted model for tests.")
     registry: Any = StubRegistry(*adapters)
 
-    def reopen(again: str, adapter: str | None) -> Opened:
+    def reopen(again: str, adapter: str | None, force: bool = False) -> Opened:
         return Opened(beside, ModelRef(again, Path(f"/{again}.gguf"), "built-in", again), None)
 
     chat = Chat(engine, Session(engine, sampling), model, registry, None, reopen)

@@ -29,6 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="look the question up in the handbook first (default: with the built-in model, without an adapter)",
     )
+    options.add_force(parser)
     options.add_json(parser, "print one JSON object: text, token counts, timings, finish reason")
     parser.add_argument("--raw", action="store_true", help="do not clean control characters (not on a terminal)")
     options.add_sampling(parser)
@@ -44,7 +45,13 @@ def run(args: argparse.Namespace) -> int:
 
     looked = _look_up(args, setup, prompt)
     opened = open_model(
-        setup.registry, setup.model, setup.adapter, n_ctx=setup.n_ctx, n_threads=setup.n_threads, template=args.template
+        setup.registry,
+        setup.model,
+        setup.adapter,
+        n_ctx=setup.n_ctx,
+        n_threads=setup.n_threads,
+        template=args.template,
+        force=args.force,
     )
     args.system = opened.model.system or None if args.system is None else args.system
     sampling = replace(sampling, stop=sampling.stop or opened.model.stop)

@@ -39,6 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="requests side by side (default: what memory and cores allow; 8 at a server)",
     )
+    options.add_force(parser)
     endpoint.add_ray(parser)
     group = endpoint.add(parser)
     group.add_argument("--timeout", type=float, metavar="S", help="seconds to wait for an answer (default: 600)")
@@ -74,7 +75,7 @@ def _answerer(args: argparse.Namespace) -> Answerer:
         raise UsageError(f"--timeout must be above 0, not {args.timeout:g}.")
     if args.timeout is not None and args.endpoint is None:
         raise UsageError("--timeout needs --endpoint.", "Name the server.")
-    local = ("model", "adapter", "ctx", "threads", "template", "ray")
+    local = ("model", "adapter", "ctx", "threads", "template", "ray", "force")
     if server := endpoint.given(args, local, parallel=args.parallel, timeout=args.timeout):
         from localllm.tasks.answer_endpoint import EndpointAnswerer
 
@@ -82,7 +83,10 @@ def _answerer(args: argparse.Namespace) -> Answerer:
     from localllm.tasks.answer_local import local_answerer
 
     setup = options.setup(args)
-    how = {"n_ctx": setup.n_ctx, "n_threads": setup.n_threads, "n_slots": args.parallel, "template": args.template}
+    how: dict[str, Any] = {
+        "n_ctx": setup.n_ctx, "n_threads": setup.n_threads, "n_slots": args.parallel, "template": args.template,
+        "force": args.force,
+    }  # fmt: skip
     here = local_answerer(setup.registry, setup.model, setup.adapter, **how)
     if args.ray is None:
         return here

@@ -19,6 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     parser.add_argument("-s", "--system", metavar="TEXT", help="a system prompt")
     parser.add_argument("--template", metavar="NAME", help="chat template for a file without one")
+    options.add_force(parser)
     options.add_sampling(parser)
 
 
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
         n_ctx=setup.n_ctx,
         n_threads=setup.n_threads,
         template=args.template,
+        force=args.force,
     )
-    work = Work(setup.registry, setup.n_ctx, setup.n_threads, say)
+    work = Work(setup.registry, setup.n_ctx, setup.n_threads, say, args.force)
     return run_chat(opening, model=model.name, home=setup.registry.home, work=work)

@@ -69,7 +69,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an adapter of that name")
     memory = parser.add_mutually_exclusive_group()
     memory.add_argument("--auto", action="store_true", help="where it does not fit the memory, take settings that do")
-    memory.add_argument("--ignore-memory", action="store_true", help="do not look whether it fits the memory")
+    memory.add_argument(
+        "--force", "--ignore-memory", dest="ignore_memory", action="store_true", help="also what memory does not hold"
+    )
     parser.add_argument("--no-report", action="store_true", help="do not measure what changed and write report.html")
     left = parser.add_mutually_exclusive_group()
     left.add_argument("--resume", action="store_true", help="insist on a run of that name that was left unfinished")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from localllm.tasks.summary_writer import Writer
 
 SOME_FAILED = 3
-_LOCAL = ("model", "adapter", "threads", "fast", "chat_template", "ray")
+_LOCAL = ("model", "adapter", "threads", "fast", "chat_template", "ray", "force")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     _add_wishes(parser.add_argument_group("the summary"))
     _add_work(parser.add_argument_group("the work"))
+    options.add_force(parser)
     endpoint.add_ray(parser)
     group = endpoint.add(parser)
     group.add_argument(
@@ -98,7 +99,7 @@ def _writer(args: argparse.Namespace, stack: ExitStack) -> tuple[Writer, dict[st
     setup = options.setup(args)
     how: dict[str, Any] = {
         "n_ctx": setup.n_ctx, "n_threads": setup.n_threads, "n_slots": args.slots, "template": args.chat_template,
-        "exact": not args.fast,
+        "exact": not args.fast, "force": args.force,
     }  # fmt: skip
     machines = _machines(args.ray, setup, how) if args.ray is not None else None
     here = how if machines is None else {**how, "n_slots": 1}  # the prompts are counted here and answered there

@@ -22,13 +22,19 @@ class Jobs:
     """Starts them, holds them, and ends them with the app. The imports are late: the chat opens without them."""
 
     def __init__(
-        self, registry: Registry, model: str, *, n_ctx: int | None = None, n_threads: int | None = None
+        self,
+        registry: Registry,
+        model: str,
+        *,
+        n_ctx: int | None = None,
+        n_threads: int | None = None,
+        force: bool = False,
     ) -> None:
-        """`model` is the one that is proposed."""
+        """`model` is the one that is proposed; with `force` models are opened that memory does not hold."""
         self.registry, self.model = registry, model
         self.training: TrainingJob | None = None
         self.batch: BatchJob | None = None
-        self._n_ctx, self._n_threads = n_ctx, n_threads
+        self._n_ctx, self._n_threads, self._force = n_ctx, n_threads, force
         self._ended: Callable[[Job], object] = lambda job: None
 
     def connect(self, ended: Callable[[Job], object]) -> None:
@@ -134,4 +140,4 @@ class Jobs:
         from localllm.tasks.summary_here import summarize_here
 
         how = {"n_ctx": self._n_ctx, "n_threads": self._n_threads}
-        return lambda cancel: summarize_here(self.registry, request, cancel, **how)
+        return lambda cancel: summarize_here(self.registry, request, cancel, force=self._force, **how)
