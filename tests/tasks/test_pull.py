@@ -108,7 +108,7 @@ def test_what_does_not_fit_is_refused_with_what_would(
 ) -> None:
     small = Path(__file__).parents[1] / "oracle" / "llama.gguf"
     server.repo("me/m", {"m-Q8_0.gguf": guide_path, "m-Q4_0.gguf": small})
-    between = 95_000_000  # of which a tenth stays free
+    between = 87_500_000  # of which a tenth stays free
     with pytest.raises(ModelError, match=r"as Q8_0 needs about 0.1 GB.*These fit: Q4_0. --force"):
         done(registry, here, "me/m:Q8_0", memory=between)
     assert server.find(hashlib.sha256(guide_path.read_bytes()).hexdigest())

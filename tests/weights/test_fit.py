@@ -101,8 +101,8 @@ def test_computing_layers_twice_takes_less() -> None:
 
 def test_the_cache_of_a_conversation_is_two_float16_vectors_a_token_and_layer(header: GGUFFile) -> None:
     layer, layers = layer_of(header), model_of(header).layers
-    assert chatting(header, 100).cache == 100 * layers * 2 * layer.heads_kv * layer.head * 2
-    assert chatting(header, 100).weights == sum(info.nbytes for info in header.tensors.values())
+    assert chatting(header, 200).cache == 256 * layers * 2 * layer.heads_kv * layer.head * 2
+    assert chatting(header, 200).weights == sum(info.nbytes for info in header.tensors.values())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak in /proc")
