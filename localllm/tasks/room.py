@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localllm.engine.capacity import needed_bytes
+from localllm.engine.loading import DEFAULT_CTX
 from localllm.engine.threads import physical_cores
 from localllm.errors import LocalLLMError, ModelError, NoRoomError
 from localllm.store import catalog
@@ -18,7 +19,6 @@ from localllm.weights.architectures.base import integer
 from localllm.weights.gguf import GGUFFile
 from localllm.weights.inference import chatting
 from localllm.weights.parts import part_paths, read_model
-from localllm.weights.rope import DEFAULT_CTX
 
 SPARE = 0.10
 """Part of the available memory that stays free: estimates may be off by as much."""
