@@ -13,7 +13,9 @@ from localllm.store.registry import Registry
 from localllm.tasks.memory import Fit, check_fit, residence_here, settings_of
 from localllm.tasks.preparing import FinetuneRequest, prepare
 from localllm.tasks.remote import Offer, look, may_be_remote, named
+from localllm.tasks.room import Wish, instead, usable
 from localllm.tune.config import TrainConfig
+from localllm.types import ModelRef
 from localllm.weights.architectures.base import integer
 from localllm.weights.fit import TrainingSettings
 from localllm.weights.gguf import GGUFFile
@@ -37,6 +39,13 @@ class Estimate:
     why: str = ""
     offer: Offer | None = None
     """Of a model on the hub: its other quantizations."""
+    chat_instead: tuple[str, ...] = ()
+    """What would fit to chat with, where this does not."""
+
+    @property
+    def chat_fits(self) -> bool:
+        """What the commands that answer decide by, too."""
+        return self.chat.needed <= usable(self.memory)
 
 
 def estimate(
@@ -56,11 +65,13 @@ def estimate(
     Without `data` every row is `max_length` tokens long. A model that is not here is looked up on the hub, unless there
     are `data`, for whose lengths its tokenizer is needed. Raises ModelError, DataError and HubError.
     """
-    name, header, offer = _header(registry, model, n_ctx, memory, remote=data is None)
+    ref, name, header, offer = _header(registry, model, n_ctx, memory, remote=data is None)
     context = n_ctx or min(integer(header, "context_length"), DEFAULT_CTX)
     have = available_memory() if memory is None else memory
     chat, held = chatting(header, context), residence_here(header)
-    lengths: list[int] = []
+    wish, lengths = Wish(context), list[int]()
+    fits = chat.needed <= usable(have)
+    other = () if fits else tuple(instead(registry, ref, header, wish, usable(have)))
     try:
         if data is None:
             length = min(max_length or DEFAULT_LENGTH, integer(header, "context_length"))
@@ -74,18 +85,19 @@ def estimate(
             prepared = prepare(registry, request)
             lengths = [len(example.tokens) for example in prepared.train]
             settings = settings_of(prepared.config, prepared.train, held)
-        return Estimate(name, have, context, chat, check_fit(header, settings, lengths, have), offer=offer)
+        fit = check_fit(header, settings, lengths, have)
+        return Estimate(name, have, context, chat, fit, offer=offer, chat_instead=other)
     except UnsupportedModelError as error:
-        return Estimate(name, have, context, chat, None, str(error), offer)
+        return Estimate(name, have, context, chat, None, str(error), offer, other)
 
 
 def _header(
     registry: Registry, model: str, n_ctx: int | None, memory: int | None, *, remote: bool
-) -> tuple[str, GGUFFile, Offer | None]:
-    """What the model is called, and its header: of the file here, or of one on the hub by ranged reads."""
+) -> tuple[ModelRef | None, str, GGUFFile, Offer | None]:
+    """The model where it is here, its name, and its header: of the file here, or of one on the hub by ranged reads."""
     try:
         ref = registry.model(model)
-        return ref.name, read_model(ref.path), None
+        return ref, ref.name, read_model(ref.path), None
     except ModelNotFoundError as error:
         here = surroundings() if remote and may_be_remote(model) else None
         if here is None:
@@ -97,4 +109,4 @@ def _header(
             raise unreachable from error
     if offer.header is None:
         raise UnsupportedModelError(f"{model} is a folder for MLX, whose needs cannot be told.", "Give its GGUF.")
-    return f"{offer.repository.repo}:{offer.taken.variant.quantization}", offer.header, offer
+    return None, f"{offer.repository.repo}:{offer.taken.variant.quantization}", offer.header, offer

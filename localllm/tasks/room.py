@@ -71,7 +71,15 @@ def check_room(registry: Registry, model: ModelRef, wish: Wish, adapters: Sequen
     context = f"{n_ctx} tokens of context"
     context = f"{n_slots} answers at a time, each with {context}" if n_slots > 1 else context
     message = f"{model.name} needs about {gigabytes(taken)} of memory for {context}, and {gigabytes(have)} may be used."
-    raise NoRoomError(message, hint([*_smaller(need, wish, have), *_others(registry, model, wish, have)]))
+    others = _others(registry, model, wish, have, _size(model))
+    raise NoRoomError(message, hint([*_smaller(need, wish, have), *others]))
+
+
+def instead(registry: Registry, model: ModelRef | None, file: GGUFFile, wish: Wish, have: int) -> list[str]:
+    """What would fit into so many bytes in place of a file that does not; `model` is None for one that is not here."""
+    need, here = _file_need(file, 0), model or ModelRef("", file.path, "path")
+    smaller = _smaller(need, wish, have) if need else ()
+    return [*smaller, *_others(registry, here, wish, have, file.size)]
 
 
 def hint(alternatives: Sequence[str]) -> str:
@@ -147,9 +155,10 @@ def _smaller(need: _Need, wish: Wish, have: int) -> Iterator[str]:
             return
 
 
-def _others(registry: Registry, model: ModelRef, wish: Wish, have: int) -> Iterator[str]:
-    """The largest other model of this machine that fits, the same in another quantization first, and of the catalog."""
-    size, own = _size(model), model.name.partition(":")[0]
+def _others(registry: Registry, model: ModelRef, wish: Wish, have: int, size: int) -> Iterator[str]:
+    """The largest other model of this machine that fits, the same in another quantization first, and of the catalog;
+    `size` is that of the model's file."""
+    own = model.name.partition(":")[0]
     others = [(_size(other), other) for other in _here(registry) if other.path != model.path]
     smaller = [(bytes_, other) for bytes_, other in others if 0 < bytes_ < min(size, have)]
     smaller.sort(key=lambda found: (found[1].name.partition(":")[0] == own, found[0]), reverse=True)

@@ -16,6 +16,7 @@ from localllm.tune.config import TrainConfig
 from localllm.types import Example
 from localllm.weights.fit import TrainingSettings, model_of, training
 from localllm.weights.gguf import GGUFFile, read_header
+from localllm.weights.inference import chatting
 
 ASKED = TrainingSettings(rows=8, length=512)
 
@@ -98,7 +99,18 @@ def test_the_command_says_what_would_fit(guide_path: Path, tmp_path: Path, capsy
     found = json.loads(capsys.readouterr().out)
     assert found["training"]["fits"] is False
     assert found["chat"]["fits"] is True
+    assert found["chat"]["would_fit"] is None
     assert found["training"]["would_fit"]["batch_size"] < 8
+
+
+def test_the_command_says_what_would_fit_to_chat_with(guide_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    needed = chatting(read_header(guide_path), 1024).needed
+    asked = ["fit", str(guide_path), "--ctx", "2048", "--memory", str((needed / (1 - SPARE) + 100) / 1e9)]
+    assert main(asked) == 0
+    assert "It does not fit: nine tenths of the memory may be used. This would: --ctx 1024." in capsys.readouterr().out
+    assert main([*asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["chat"]
+    assert (found["fits"], found["would_fit"]) == (False, ["--ctx 1024"])
 
 
 def test_the_command_takes_batches_from_the_data(

@@ -56,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
 def _facts(found: Estimate) -> dict[str, object]:
     from dataclasses import asdict
 
-    chat = {"ctx": found.n_ctx, "bytes": found.chat.total, "fits": found.chat.total <= found.memory}
+    chat: dict[str, object] = {"ctx": found.n_ctx, "bytes": found.chat.total, "needed": found.chat.needed}
+    chat |= {"fits": found.chat_fits, "would_fit": list(found.chat_instead) or None}
     facts: dict[str, object] = {
         "model": found.model, "memory": found.memory, "chat": chat | {"parts": found.chat.parts()},
     }  # fmt: skip
@@ -80,6 +81,11 @@ def _print(found: Estimate) -> None:
 
         print("\n".join(table(found.offer)))
     _parts(f"chat with {found.n_ctx} tokens of context", found.chat.total, found.chat.parts())
+    if found.chat.copies >= found.chat.total // 100:
+        print(f"  of which {human_size(found.chat.needed)} are needed: of weights that are copied, the file's can go")
+    if not found.chat_fits:
+        other = f" This would: {sanitize_line('; or '.join(found.chat_instead))}." if found.chat_instead else ""
+        print(f"It does not fit: nine tenths of the memory may be used.{other}")
     if (fit := found.training) is None:
         print(f"training: {sanitize_line(found.why)}")
         return
