@@ -107,6 +107,8 @@ def _check_file(path: Path) -> None:
     except (OSError, ValueError) as error:
         raise InvalidModelError(f"{path} cannot be read: {error}.") from error
     if path.is_dir():
+        if (path / "config.json").is_file():
+            raise InvalidModelError(f"{path} is an MLX folder; this needs a GGUF.", "Name the GGUF of the same model.")
         raise InvalidModelError(f"{path} is a folder.", "Give the .gguf file inside it.")
     if not path.is_file():
         raise InvalidModelError(f"{path} is not a regular file.")
