@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from textual import on
 from textual.app import App, SystemCommand
+from textual.events import Event, Key
 from textual.filter import LineFilter
 from textual.screen import ModalScreen, Screen
 
@@ -18,7 +20,7 @@ from localllm.paths import Home
 from localllm.sanitize import sanitize_line
 from localllm.store.chats.store import ChatStore
 from localllm.tasks.conversations import open_store
-from localllm.tui.events import ChatWith, JobEnded, OpenFailed
+from localllm.tui.events import ChatWith, JobEnded, Opened, OpenFailed
 from localllm.tui.filters import ControlFilter
 from localllm.tui.keymap import ACTIONS, KEYS, Action, bindings, load_keys, spoken
 from localllm.tui.replies import ChatHost
@@ -49,10 +51,11 @@ class LocalLLMApp(App[None]):
         keys: Mapping[str, str] | None = None,
         unsaved: LocalLLMError | None = None,
         jobs: Jobs | None = None,
+        settled: Callable[[], object] = lambda: None,
     ) -> None:
         """`store` None keeps conversations in memory, and `unsaved` is why; `model` is the name to show while it is
         being opened; `clock` times the streaming; `keys` are the person's own, by the actions' ids;
-        without `jobs` there are neither fine-tuning nor batches."""
+        without `jobs` there are neither fine-tuning nor batches; `settled` is called once the model is open."""
         super().__init__()
         self._control_filter = ControlFilter()
         self.store = store or ChatStore()
@@ -62,6 +65,9 @@ class LocalLLMApp(App[None]):
         self.jobs = jobs
         self.open_error: BaseException | None = None
         self._unsaved = unsaved
+        self._settled = settled
+        self.typed_at = 0.0
+        """When a key was pressed last, by time.monotonic: drawing waits for those who type."""
         for theme in THEMES:
             self.register_theme(theme)
         known = self.store.fact("theme")
@@ -97,6 +103,15 @@ class LocalLLMApp(App[None]):
         yield SystemCommand(
             "Choose a theme", "dark, light, high contrast, and those of Textual", self.action_change_theme
         )
+
+    async def on_event(self, event: Event) -> None:
+        if isinstance(event, Key):
+            self.typed_at = time.monotonic()
+        await super().on_event(event)
+
+    @on(Opened)
+    def opened(self) -> None:
+        self._settled()
 
     @on(OpenFailed)
     def open_failed(self, event: OpenFailed) -> None:
@@ -200,7 +215,9 @@ def run_chat(
     except LocalLLMError as error:  # a chat that is not saved is better than none
         unsaved = error
     jobs = _jobs(work, model) if work else None
-    app = LocalLLMApp(open_chat, store=store, model=model, keys=keys, unsaved=unsaved, jobs=jobs)
+    app = LocalLLMApp(
+        open_chat, store=store, model=model, keys=keys, unsaved=unsaved, jobs=jobs, settled=gc.freeze
+    )  # fmt: skip
     try:
         app.run()
     finally:

@@ -8,8 +8,11 @@ from markdown_it.token import Token
 
 
 def reply_parser() -> MarkdownIt:
-    """GitHub-like Markdown in which HTML is shown as text, a line break is one, and links show their address."""
-    parser = MarkdownIt("gfm-like", {"html": False, "linkify": False})
+    """GitHub-like Markdown in which HTML is shown as text, a line break is one, and links show their address.
+
+    Definitions of addresses are shown where they stand: a block is read without those that follow.
+    """
+    parser = MarkdownIt("gfm-like", {"html": False, "linkify": False}).disable("reference")
     parser.core.ruler.push("reply", _rewrite_inlines)
     return parser
 

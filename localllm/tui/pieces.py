@@ -10,7 +10,7 @@ from localllm.engine.base import Prefilled, TextDelta
 from localllm.sanitize import Sanitizer
 from localllm.tui.events import ReplyProgress
 
-COALESCE_SECONDS = 0.03
+COALESCE_SECONDS = 0.08
 """Tokens that arrive within this time are drawn together: faster than the eye, and one layout instead of many."""
 
 

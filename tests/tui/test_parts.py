@@ -1,12 +1,10 @@
-"""The parts of the app that need no screen: sections, thoughts, keys, parameters, files in messages."""
+"""The parts of the app that need no screen: thoughts, keys, parameters, files in messages."""
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
-from markdown_it import MarkdownIt
 
 from localllm.errors import DataError, UsageError
 from localllm.tasks.attaching import attachments, completions, dropped, mention_of, mentions, with_attachments
@@ -14,59 +12,7 @@ from localllm.tasks.thinking import may_think, split_thought
 from localllm.tui.keymap import ACTIONS, KEYS, load_keys, spoken
 from localllm.tui.links import code_blocks, links_in
 from localllm.tui.parameters import PARAMETERS, PRESETS, preset_of, read, read_schema, shown
-from localllm.tui.sections import SECTION_CHARACTERS, cut, sections
 from localllm.types import Sampling
-
-
-def text_of(seed: int, length: int) -> str:
-    """Markdown of every kind."""
-    draw = random.Random(seed)
-    parts: list[str] = []
-    while sum(map(len, parts)) < length:
-        line = " ".join(f"w{draw.randrange(1000)}" for _ in range(draw.randint(3, 60)))
-        parts.append(
-            draw.choice(
-                [
-                    f"{line}\n\n",
-                    f"# {line}\n\n",
-                    "".join(f"- {line[:40]} {i}\n" for i in range(draw.randint(1, 90))) + "\n",
-                    "".join(f"{i}. {line[:40]}\n" for i in range(1, draw.randint(2, 90))) + "\n",
-                    "```python\n" + "".join(f"x{i} = '{line[:60]}'\n" for i in range(draw.randint(1, 120))) + "```\n\n",
-                    f"> {line}\n\n",
-                ]
-            )
-        )
-    return "".join(parts)
-
-
-def words(markdown: str) -> list[str]:
-    """What is read of it, whatever blocks it stands in."""
-    found: list[str] = []
-    for token in MarkdownIt("gfm-like", {"html": False, "linkify": False}).parse(markdown):
-        if token.type in ("fence", "inline"):
-            found += token.content.split()
-    return found
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_a_reply_in_sections_reads_as_the_whole(seed: int):
-    text = text_of(seed, 40_000)
-    cuts = sections(text)
-    assert len(cuts) > 5
-    assert max(len(c.section) for c in cuts) <= 2 * SECTION_CHARACTERS + 40
-    assert [w for c in cuts for w in words(c.section)] == words(text)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_streamed_reply_is_cut_into_sections_that_read_as_the_whole(seed: int):
-    text, tail, done = text_of(seed, 30_000), "", []
-    for character in range(0, len(text), 37):
-        tail += text[character : character + 37]
-        if len(tail) > SECTION_CHARACTERS and (piece := cut(tail)) is not None and piece.rest:
-            done.append(piece.section)
-            tail = piece.rest
-    assert [w for section in [*done, tail] for w in words(section)] == words(text)
-    assert max(map(len, done)) < 3 * SECTION_CHARACTERS
 
 
 @pytest.mark.parametrize(

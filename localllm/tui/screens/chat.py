@@ -35,7 +35,7 @@ from localllm.tui.replies import ChatHost
 from localllm.tui.screens.chat_commands import ChatCommands
 from localllm.tui.screens.choose import Answer, ChooseScreen
 from localllm.tui.widgets.banner import Banner
-from localllm.tui.widgets.code import CodeBlock
+from localllm.tui.widgets.flow import MarkdownFlow
 from localllm.tui.widgets.header import ChatHeader
 from localllm.tui.widgets.message import AssistantMessage, TurnMessage, UserMessage
 from localllm.tui.widgets.prompt import Prompt
@@ -153,8 +153,8 @@ class ChatScreen(ChatCommands):
             case "leave":
                 self.query_one(Prompt).focus()
 
-    @on(CodeBlock.Copied)
-    def code_copied(self, event: CodeBlock.Copied) -> None:
+    @on(MarkdownFlow.Copied)
+    def code_copied(self, event: MarkdownFlow.Copied) -> None:
         self.copy(event.code, "Code copied")
 
     @on(Sidebar.Chosen)
@@ -260,12 +260,18 @@ class ChatScreen(ChatCommands):
         """Draw new text; the context fills as it comes."""
         if self.state is None:
             return
-        status = self.query_one(StatusBar)
         if event.lane < 0:
-            status.activity = f"summarizing … {event.tokens} tokens"
+            self.query_one(StatusBar).activity = f"summarizing … {event.tokens} tokens"
             return
         if event.lane >= len(self._replies):
             return
+        # With the text, so that one drawing of the screen is enough for both.
+        self._replies[event.lane].write(event.text, partial(self._show_progress, event))
+
+    def _show_progress(self, event: ReplyProgress) -> None:
+        if self.state is None or not self.replying:
+            return
+        status = self.query_one(StatusBar)
         if event.tokens:
             status.activity = "writing …"
             status.tokens_per_second = event.tokens_per_second
@@ -273,7 +279,6 @@ class ChatScreen(ChatCommands):
             share = event.prompt_done / event.prompt_total if event.prompt_total else 0
             status.activity = f"reading {share:.0%} …"
         status.context = (event.prompt_done + event.tokens, self.state.n_ctx)
-        self._replies[event.lane].write(event.text)
 
     @on(ReplyEnded)
     async def reply_ended(self, event: ReplyEnded) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from textual.app import ComposeResult
@@ -195,9 +196,9 @@ class AssistantMessage(TurnMessage):
         cut = self.turn is not None and self.turn.state in ("cut", "stopped")
         return [("copy", "copy"), ("again", "again"), *([("go_on", "continue")] if cut else [])]  # type: ignore[list-item]
 
-    def write(self, text: str) -> None:
-        """Append to the reply."""
-        self.body.write(text)
+    def write(self, text: str, shown: Callable[[], object] = lambda: None) -> None:
+        """Append to the reply; `shown` is called when it is on its way to the screen."""
+        self.body.write(text, shown)
 
     async def finish(self, turn: Turn | None, why: str = "") -> None:
         """Draw what is outstanding, and say how it ended; `why` it was cut, where that is known."""

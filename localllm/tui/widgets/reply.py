@@ -1,9 +1,11 @@
-"""The text of a reply as it streams in: its thought folded, its Markdown in sections."""
+"""The text of a reply as it streams in: its thought folded, its Markdown drawn a few times a second."""
 
 from __future__ import annotations
 
 import asyncio
-from time import monotonic
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic, thread_time
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
@@ -11,11 +13,14 @@ from textual.content import Content
 from textual.widgets import Static
 
 from localllm.tasks.thinking import CLOSE, OPEN, may_think, split_thought
-from localllm.tui.sections import SECTION_CHARACTERS, cut, sections
-from localllm.tui.widgets.code import Section
+from localllm.tui.widgets.flow import MarkdownFlow
 
-FRAME_SECONDS = 0.05
+FRAME_SECONDS, LONGEST_FRAME_SECONDS = 0.08, 0.5
 """Between two drawings of a reply: what comes in meanwhile is drawn at once."""
+SHARE = 0.1
+"""Of a core, at most, for drawing: the engine needs them all."""
+TYPING_SECONDS, LONGEST_WAIT_SECONDS = 0.06, 0.25
+"""After a key the reply waits, so that the next key is not kept waiting; but not for longer than this."""
 
 
 class Thought(Vertical):
@@ -29,7 +34,7 @@ class Thought(Vertical):
 
     def compose(self) -> ComposeResult:
         yield Static(classes="thought-title links", markup=False)
-        yield Static(classes="thought-text", markup=False)
+        yield MarkdownFlow(classes="thought-text")
 
     def on_mount(self) -> None:
         self.show(self.text, open_ended=self.open_ended)
@@ -40,11 +45,15 @@ class Thought(Vertical):
         words = len(text.split())
         what = "thinking …" if open_ended else "thought"
         how = "click or Space unfolds" if self.folded else "click or Space folds"
-        title, body = self.query(Static)
-        title.update(Content(f"{'▸' if self.folded else '▾'} {what} {words} words · {how}"))
+        title, body = self.query_one(Static), self.query_one(MarkdownFlow)
+        title.update(Content(f"{'▸' if self.folded else '▾'} {what} {words} words · {how}"), layout=False)
         body.display = not self.folded
         if not self.folded:
-            body.update(Content(text.strip()))
+            shown, text = body.text, text.strip()
+            if text.startswith(shown):
+                body.append(text[len(shown) :])
+            else:
+                body.reset(text)
 
     def toggle(self) -> None:
         """Fold or unfold."""
@@ -60,39 +69,35 @@ class ReplyBody(Vertical):
 
     def __init__(self, text: str = "") -> None:
         super().__init__(classes="body")
-        self._initial = text
+        thought, said = split_thought(text)
+        self._thought = None if thought is None else Thought(thought, open_ended=not said and CLOSE not in text)
+        self._flow = MarkdownFlow(said)
         self._pieces: list[str] = [text]
         self._incoming: list[str] = []
         self._wake = asyncio.Event()
         self._drawing: asyncio.Task[None] | None = None
-        self._over = False
+        self._shown: Callable[[], object] = lambda: None
+        self._over = asyncio.Event()
         self._undecided = ""  # the beginning, while it may still become a thought
-        self._decided = False
-        self._thinking: str | None = None
-        self._tail = ""  # the text of the last section
-        self._tried = 0  # how long it was when it could not be cut
+        self._thinking = thought if self._thought is not None and self._thought.open_ended else None
+        self._decided = bool(said) or thought is not None
+        self._tail = ""  # the last characters of what is said
 
     def compose(self) -> ComposeResult:
-        thought, text = split_thought(self._initial)
-        if thought is not None:
-            yield Thought(thought, open_ended=not text and CLOSE not in self._initial)
-        before: Section | None = None
-        if text:
-            self._decided = True
-        for part in sections(text) if text else []:
-            section = Section(part.section, before)
-            before = section if part.continues_code else None
-            self._tail = part.section
-            yield section
+        if self._thought is not None:
+            yield self._thought
+        yield self._flow
 
     @property
     def text(self) -> str:
         return "".join(self._pieces)
 
-    def write(self, text: str) -> None:
-        """Append; it is drawn soon."""
+    def write(self, text: str, shown: Callable[[], object] = lambda: None) -> None:
+        """Append; it is drawn soon, and then `shown` is called, of several only the last."""
         if not text:
+            shown()
             return
+        self._shown = shown
         self._pieces.append(text)
         self._incoming.append(text)
         self._wake.set()
@@ -101,35 +106,53 @@ class ReplyBody(Vertical):
 
     async def finish(self) -> None:
         """Draw what is outstanding."""
-        self._over = True
+        self._over.set()
         self._wake.set()
         if self._drawing is not None:
             await self._drawing
             self._drawing = None
         if self._undecided:
-            await self._say(self._undecided)
+            self._flow.append(self._undecided)
             self._undecided = ""
         if self._thinking is not None:
             await self._think(self._thinking, open_ended=False)
-        self._over = False
+        self._over.clear()
 
     def on_unmount(self) -> None:
         if self._drawing is not None:
             self._drawing.cancel()
 
+    # When
+
     async def _draw(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            started = monotonic()
+            await self._let_type()
+            spent = thread_time()
             new = "".join(self._incoming)
             self._incoming.clear()
             if new:
                 await self._take(new)
-            if self._over and not self._incoming:
+                self._shown()
+            if self._over.is_set() and not self._incoming:
                 return
-            if not self._over:
-                await asyncio.sleep(max(0.0, FRAME_SECONDS - (monotonic() - started)))
+            await self._sleep(FRAME_SECONDS)
+            # What it took to lay out and to paint is known only now.
+            await self._sleep(min((thread_time() - spent) / SHARE, LONGEST_FRAME_SECONDS) - FRAME_SECONDS)
+
+    async def _let_type(self) -> None:
+        end = monotonic() + LONGEST_WAIT_SECONDS
+        while (now := monotonic()) < end and (since := now - getattr(self.app, "typed_at", 0.0)) < TYPING_SECONDS:
+            if self._over.is_set():
+                return
+            await self._sleep(TYPING_SECONDS - since)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Until it is time, or the reply over."""
+        if seconds > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), seconds)
 
     # A thought, or not
 
@@ -137,8 +160,9 @@ class ReplyBody(Vertical):
         if self._thinking is not None:
             await self._go_on_thinking(new)
         elif self._decided:
-            await self._say(new)
-            if CLOSE in new or CLOSE in self._tail[-len(new) - len(CLOSE) :]:
+            self._flow.append(new)
+            closed, self._tail = CLOSE in self._tail + new, (self._tail + new)[-len(CLOSE) :]
+            if closed:
                 await self._fold_what_was_said()
         else:
             self._undecided += new
@@ -157,49 +181,19 @@ class ReplyBody(Vertical):
         await self._think(thought.strip(), open_ended=not closed)
         if closed:
             self._thinking, self._decided = None, True
-            if rest.lstrip():
-                await self._say(rest.lstrip())
+            self._flow.append(rest.lstrip())
 
     async def _fold_what_was_said(self) -> None:
         """The template had opened the thought: what came before its end was one."""
         thought, rest = split_thought(self.text)
-        if thought is None or self.query(Thought):
+        if thought is None or self._thought is not None:
             return
-        await self.query(Section).remove()
-        self._tail = ""
+        self._flow.reset(rest)
         await self._think(thought, open_ended=False)
-        if rest:
-            await self._say(rest)
 
     async def _think(self, text: str, *, open_ended: bool) -> None:
-        found = self.query(Thought)
-        if found:
-            found.first().show(text, open_ended=open_ended)
+        if self._thought is not None:
+            self._thought.show(text, open_ended=open_ended)
         else:
-            await self.mount(Thought(text, open_ended=open_ended), before=0)
-
-    # Markdown
-
-    async def _say(self, new: str) -> None:
-        found = self.query(Section)
-        section = found.last() if found else None
-        if section is None:
-            section = Section()
-            await self.mount(section)
-        self._tail += new
-        await section.append(new)
-        if len(self._tail) >= SECTION_CHARACTERS + self._tried:
-            await self._cut(section)
-
-    async def _cut(self, section: Section) -> None:
-        piece = cut(self._tail)
-        if piece is None or not piece.rest:
-            self._tried += 500  # not at every token
-            return
-        self._tried = 0
-        self._tail = piece.rest
-        following = Section(before=section if piece.continues_code else None)
-        with self.app.batch_update():
-            await section.update(piece.section)
-            await self.mount(following)
-            await following.append(piece.rest)
+            self._thought = Thought(text, open_ended=open_ended)
+            await self.mount(self._thought, before=0)

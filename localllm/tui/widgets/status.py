@@ -31,11 +31,12 @@ class StatusBar(Horizontal):
 
     def _show_activity(self) -> None:
         speed = f" · {self.tokens_per_second:.1f} tokens/s" if self.tokens_per_second else ""
-        self.query_one("#activity", Static).update(Content(self.activity + speed))
+        self.query_one("#activity", Static).update(Content(self.activity + speed), layout=False)
 
     def watch_context(self, context: tuple[int, int]) -> None:
         label = self.query_one("#context", Static)
-        label.update(Content(context_meter(*context)))
+        meter = context_meter(*context)
+        label.update(Content(meter), layout=len(meter) != len(str(label.content)))  # a layout costs more than the text
         label.set_class(context[1] > 0 and context[0] >= 0.8 * context[1], "-nearly-full")
 
 

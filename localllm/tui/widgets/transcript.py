@@ -23,8 +23,8 @@ from localllm.tui.widgets.welcome import Welcome
 FIRST_CHARACTERS, FIRST_TURNS = 8000, 16
 """What is drawn at once of a conversation that is opened, whichever is less; an exchange at least."""
 MORE_TURNS = 20
-MOST_TURNS = 60
-"""Drawn turns from which on the oldest go."""
+MOST_TURNS = 40
+"""Drawn turns from which on the oldest go: all that are drawn take part in every layout."""
 
 
 class Earlier(Static):
@@ -58,6 +58,7 @@ class Transcript(VerticalScroll, can_focus=False):
         self._branch: list[Turn] = []
         self._start = 0  # index in the branch of the first turn that is drawn
         self._left_out = (0, False)
+        self._settled = True  # at the end of what was shown last
 
     def compose(self) -> ComposeResult:
         yield Welcome(self._model, first=self._first)
@@ -101,6 +102,7 @@ class Transcript(VerticalScroll, can_focus=False):
         """A conversation from its end; without turns, the welcome."""
         self._branch, self._left_out = list(branch), (state.left_out, bool(state.settings.summary))
         self._start = _first_drawn(self._branch)
+        self._settled = False
         self.anchor(False)
         with self.app.batch_update():
             await self.remove_children()
@@ -111,7 +113,14 @@ class Transcript(VerticalScroll, can_focus=False):
                 self.welcome(state)
         self.call_after_refresh(self._to_the_end)
 
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Who scrolls to the top of what is drawn gets more."""
+        super().watch_scroll_y(old_value, new_value)
+        if self._settled and self._start and new_value <= 0 < old_value:
+            self.run_worker(self.more(), exclusive=True, group="more")
+
     def _to_the_end(self) -> None:
+        self._settled = True
         self.scroll_end(animate=False)
         self.follow()
 
