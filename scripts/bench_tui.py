@@ -256,7 +256,7 @@ def overhead(model: str = "guide") -> dict[str, float]:
     return {"streaming overhead, %": lost, "bare engine, tokens/s": bare, "in the app, tokens/s": app}
 
 
-async def _rates(model: str, rounds: int = 5, tokens: int = 400) -> tuple[float, float]:
+async def _rates(model: str, rounds: int = 5, tokens: int = 800) -> tuple[float, float]:
     """Medians of replies of so many tokens, by turns."""
     from localllm.engine.base import Finished
     from localllm.paths import Home

@@ -201,6 +201,12 @@ def _jobs(work: Work, model: str) -> Jobs:
     return Jobs(work.registry, model, n_ctx=work.n_ctx, n_threads=work.n_threads, force=work.force)
 
 
+def _search_less_for_garbage() -> None:
+    """What is loaded by now stays; to look through it again and again would hold up the keys for 70 ms each time."""
+    gc.freeze()
+    gc.set_threshold(5_000, 20, 20)
+
+
 def run_chat(
     open_chat: Callable[[], Chat], *, model: str = "", home: Home | None = None, work: Work | None = None
 ) -> int:
@@ -216,7 +222,7 @@ def run_chat(
         unsaved = error
     jobs = _jobs(work, model) if work else None
     app = LocalLLMApp(
-        open_chat, store=store, model=model, keys=keys, unsaved=unsaved, jobs=jobs, settled=gc.freeze
+        open_chat, store=store, model=model, keys=keys, unsaved=unsaved, jobs=jobs, settled=_search_less_for_garbage
     )  # fmt: skip
     try:
         app.run()

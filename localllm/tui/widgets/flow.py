@@ -8,14 +8,14 @@ from textual.message import Message
 from textual.selection import Selection
 from textual.strip import Strip
 from textual.style import Style
-from textual.widget import Widget
 
 from localllm.tui.blocks import Block, Splitter
 from localllm.tui.drawing import BLANK, STYLES, Drawer, Line
 from localllm.tui.links import code_blocks
+from localllm.tui.widgets.growing import Growing
 
 
-class MarkdownFlow(Widget):
+class MarkdownFlow(Growing):
     """`text` is all of it, cleaned by whoever wrote it."""
 
     COMPONENT_CLASSES = set(STYLES)
@@ -32,7 +32,6 @@ class MarkdownFlow(Widget):
         super().__init__(classes=classes)
         self._pieces: list[str] = []
         self._splitter = Splitter()
-        self._over: list[Block] = []
         self._drawer: Drawer | None = None  # None until the width is known
         self._lines: list[Line] = []
         self._kept = 0  # lines of blocks that are over
@@ -54,7 +53,8 @@ class MarkdownFlow(Widget):
             self._drawer = Drawer(width)
             self._lines, self._kept = [], 0
             self._painted.clear()
-            self._draw(self._drawer, self._over)
+            self._splitter = Splitter()  # reading it again costs less than keeping what was read
+            self._draw(self._drawer, self._splitter.feed(self.text))
         return self._lines
 
     def append(self, text: str) -> None:
@@ -62,9 +62,8 @@ class MarkdownFlow(Widget):
         if not text:
             return
         self._pieces.append(text)
-        over = self._splitter.feed(text)
-        self._over += over
         if self._drawer is not None:
+            over = self._splitter.feed(text)
             before = len(self._lines)
             first = self._draw(self._drawer, over)
             rest = Region(0, first, self._drawer.width, max(before, len(self._lines)) - first)
@@ -72,7 +71,7 @@ class MarkdownFlow(Widget):
 
     def reset(self, text: str = "") -> None:
         """Begin again."""
-        self._pieces, self._over, self._splitter = [], [], Splitter()
+        self._pieces, self._splitter = [], Splitter()
         self._drawer = None
         self._painted.clear()
         self.append(text)
@@ -123,10 +122,19 @@ class MarkdownFlow(Widget):
 
     # Paint
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Painted lines are kept here: the caches of a widget are emptied whenever its size changes."""
+        strips = [self.render_line(y) for y in crop.line_range]
+        if crop.column_span != (0, self.size.width):
+            strips = [strip.crop(*crop.column_span) for strip in strips]
+        return strips
+
     def render_line(self, y: int) -> Strip:
         if (strip := self._painted.get(y)) is None:
-            line = self._lines[y] if y < len(self._lines) else BLANK
-            strip = self._painted[y] = self._paint(line, y, self.size.width)
+            strip = self._paint(self._lines[y] if y < len(self._lines) else BLANK, y, self.size.width)
+            for line_filter in self.get_line_filters():
+                strip = strip.apply_filter(line_filter, self.background_colors[1])
+            self._painted[y] = strip
         return strip
 
     def _paint(self, line: Line, y: int, width: int) -> Strip:

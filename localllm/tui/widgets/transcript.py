@@ -17,6 +17,7 @@ from textual.widgets import Static
 
 from localllm.store.chats.records import Turn
 from localllm.tui.events import ChatState
+from localllm.tui.widgets.growing import Plain
 from localllm.tui.widgets.message import AssistantMessage, Note, TurnMessage, UserMessage
 from localllm.tui.widgets.welcome import Welcome
 
@@ -48,7 +49,7 @@ class LeftOut(Static):
         super().__init__(Content(f"▴ the {count} messages above are {what} · F5 changes that"), classes="left-out")
 
 
-class Transcript(VerticalScroll, can_focus=False):
+class Transcript(Plain, VerticalScroll, can_focus=False):
     """Holds the messages; the input keeps the focus."""
 
     def __init__(self, model: str, *, first: bool = False) -> None:
