@@ -14,7 +14,7 @@ from textual.widgets import Static
 from localllm.sanitize import sanitize, sanitize_line
 from localllm.store.chats.records import ReplyStats, Turn
 from localllm.tui.keymap import bindings
-from localllm.tui.widgets.growing import Plain
+from localllm.tui.widgets.plain import Plain
 from localllm.tui.widgets.reply import ReplyBody, Thought
 
 FOLDED_LINES = 24
@@ -35,7 +35,7 @@ class Links(Static):
         self.query_ancestor(TurnMessage).action_wish(wish)
 
 
-class TurnMessage(Plain, Vertical, can_focus=True):
+class TurnMessage(Vertical, Plain, can_focus=True):
     """A turn: who wrote it, its text, and a line of links. Reached with Ctrl+Up, or with the mouse."""
 
     FOCUS_ON_CLICK = False  # whoever clicks and then types means the input

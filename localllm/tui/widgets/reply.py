@@ -14,7 +14,7 @@ from textual.widgets import Static
 
 from localllm.tasks.thinking import CLOSE, OPEN, may_think, split_thought
 from localllm.tui.widgets.flow import MarkdownFlow
-from localllm.tui.widgets.growing import Plain
+from localllm.tui.widgets.plain import Plain
 
 FRAME_SECONDS, LONGEST_FRAME_SECONDS = 0.08, 0.5
 """Between two drawings of a reply: what comes in meanwhile is drawn at once."""
@@ -65,7 +65,7 @@ class Thought(Vertical):
         self.toggle()
 
 
-class ReplyBody(Plain, Vertical):
+class ReplyBody(Vertical, Plain):
     """Takes text in pieces of any size; `text` is all of it, cleaned by whoever wrote it."""
 
     def __init__(self, text: str = "") -> None:

@@ -17,8 +17,8 @@ from textual.widgets import Static
 
 from localllm.store.chats.records import Turn
 from localllm.tui.events import ChatState
-from localllm.tui.widgets.growing import Plain
 from localllm.tui.widgets.message import AssistantMessage, Note, TurnMessage, UserMessage
+from localllm.tui.widgets.plain import Plain
 from localllm.tui.widgets.welcome import Welcome
 
 FIRST_CHARACTERS, FIRST_TURNS = 8000, 16
@@ -49,7 +49,7 @@ class LeftOut(Static):
         super().__init__(Content(f"▴ the {count} messages above are {what} · F5 changes that"), classes="left-out")
 
 
-class Transcript(Plain, VerticalScroll, can_focus=False):
+class Transcript(VerticalScroll, Plain, can_focus=False):
     """Holds the messages; the input keeps the focus."""
 
     def __init__(self, model: str, *, first: bool = False) -> None:
@@ -59,7 +59,6 @@ class Transcript(Plain, VerticalScroll, can_focus=False):
         self._branch: list[Turn] = []
         self._start = 0  # index in the branch of the first turn that is drawn
         self._left_out = (0, False)
-        self._settled = True  # at the end of what was shown last
 
     def compose(self) -> ComposeResult:
         yield Welcome(self._model, first=self._first)
@@ -103,7 +102,6 @@ class Transcript(Plain, VerticalScroll, can_focus=False):
         """A conversation from its end; without turns, the welcome."""
         self._branch, self._left_out = list(branch), (state.left_out, bool(state.settings.summary))
         self._start = _first_drawn(self._branch)
-        self._settled = False
         self.anchor(False)
         with self.app.batch_update():
             await self.remove_children()
@@ -114,14 +112,7 @@ class Transcript(Plain, VerticalScroll, can_focus=False):
                 self.welcome(state)
         self.call_after_refresh(self._to_the_end)
 
-    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """Who scrolls to the top of what is drawn gets more."""
-        super().watch_scroll_y(old_value, new_value)
-        if self._settled and self._start and new_value <= 0 < old_value:
-            self.run_worker(self.more(), exclusive=True, group="more")
-
     def _to_the_end(self) -> None:
-        self._settled = True
         self.scroll_end(animate=False)
         self.follow()
 
