@@ -123,7 +123,10 @@ class MarkdownFlow(Widget):
     # Paint
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        """Painted lines are kept here: the caches of a widget are emptied whenever its size changes."""
+        """Painted lines are kept here: the caches of a widget are emptied whenever its size changes.
+
+        So there is neither border nor padding around them.
+        """
         strips = [self.render_line(y) for y in crop.line_range]
         if crop.column_span != (0, self.size.width):
             strips = [strip.crop(*crop.column_span) for strip in strips]
