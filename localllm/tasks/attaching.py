@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from localllm.errors import DataError
 
 _MENTION = re.compile(r"""(?<!\S)@(?:"([^"\n]+)"|'([^'\n]+)'|((?:[^\s\\]|\\.)+))""")
+_LAST_FILE = re.compile(r"\n\n[^\n]+:\n(`{3,})\n((?:(?!\n\1\n).)*)\n\1\Z", re.DOTALL)
 MOST_CANDIDATES = 200
 
 
@@ -77,6 +78,24 @@ def attachments(message: str) -> list[Attachment]:
 def with_attachments(message: str, files: list[Attachment]) -> str:
     """The message as it is sent: the texts of its files stand below it, each under its name."""
     return "\n\n".join([message, *(f"{file.path.name}:\n{_fenced(file.text)}" for file in files)])
+
+
+def apart(content: str) -> tuple[str, list[str]]:
+    """What `with_attachments` put together: the message, and the texts of its files."""
+    texts = []
+    while match := _LAST_FILE.search(content):
+        texts.insert(0, match[2])
+        content = content[: match.start()]
+    return content, texts
+
+
+def read_first(content: str) -> str:
+    """The message as a model gets it that only reads: the texts of the files, then what is asked about them."""
+    message, texts = apart(content)
+    if not texts:
+        return content
+    asked = " ".join(_MENTION.sub("", message).split())
+    return "\n\n".join([*texts, asked] if asked else texts)
 
 
 def _fenced(text: str) -> str:

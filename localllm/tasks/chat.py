@@ -34,6 +34,10 @@ class Chat:
     adapter: AdapterRef | None = None
     reopen: Reopen | None = None
     """Opens a model and an adapter with the settings that this one was opened with."""
+    sampling_for: Callable[[ModelRef], Sampling] | None = None
+    """What a model is sampled with, where the person sets nothing else."""
+    handbook: bool | None = None
+    """Whether questions are looked up in the handbook, where a conversation does not say; None: as the model needs."""
 
     @property
     def author(self) -> str:
@@ -58,11 +62,11 @@ class Chat:
         """The adapter of that name, if it was made for this model. Raises AdapterError."""
         return adapter_for(self.registry, name, self.model)
 
-    def use_model(self, name: str) -> None:
-        """Open another model in place of this one, without an adapter; the conversation goes on.
+    def use_model(self, name: str, adapter: str | None = None) -> None:
+        """Open another model in place of this one, with that adapter or none; the conversation goes on.
 
-        Where memory does not hold both, this one is closed first. Raises ModelError, EngineError, TemplateError; this
-        one is then in use as before.
+        Where memory does not hold both, this one is closed first. Raises ModelError, AdapterError, EngineError,
+        TemplateError; this one is then in use as before.
         """
         assert self.reopen is not None
         found = self.registry.model(name)
@@ -71,7 +75,7 @@ class Chat:
         if not both:
             self.engine.close()
         try:
-            opened = _for_chat(self.reopen(str(found.path) if found.source == "path" else found.name, None))
+            opened = _for_chat(self.reopen(str(found.path) if found.source == "path" else found.name, adapter))
         except BaseException:
             if not both:
                 before = self.reopen(_name(old), old_adapter.name if old_adapter else None, True)
@@ -112,16 +116,19 @@ def open_chat(
     adapter: str | None = None,
     *,
     sampling: Sampling | None = None,
+    sampling_for: Callable[[ModelRef], Sampling] | None = None,
     system: str | None = None,
     n_ctx: int | None = None,
     n_threads: int | None = None,
     template: str | None = None,
     force: bool = False,
+    handbook: bool | None = None,
 ) -> Chat:
     """Load a model in a child process, so that a crash in it leaves the conversation, and begin one.
 
-    `force` holds for this model and for those that are opened later in its place. Raises what `open_model` raises, and
-    TemplateError for a file that can only continue text.
+    `sampling` is for this model, and what `sampling_for` gives for one that is switched to. `force` holds for this model
+    and for those that are opened later in its place. Raises what `open_model` raises, and TemplateError for a file that
+    can only continue text.
     """
 
     def opening(name: str, adapter: str | None, force: bool = force) -> Opened:
@@ -131,7 +138,7 @@ def open_chat(
 
     opened = _for_chat(opening(model, adapter))
     session = Session(opened.engine, sampling, opened.model.system or None if system is None else system)
-    return Chat(opened.engine, session, opened.model, registry, opened.adapter, opening)
+    return Chat(opened.engine, session, opened.model, registry, opened.adapter, opening, sampling_for, handbook)
 
 
 def _for_chat(opened: Opened) -> Opened:

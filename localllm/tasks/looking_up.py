@@ -1,12 +1,14 @@
 """Questions about the program: looked up in the handbook, so that a small model can read the answer.
 
-A front end asks `wanted` whether to look up at all, `look_up` what a message is, and then either says what stands in
-`instead`, or asks the model `prompt` and shows `source`. Nothing here needs a loaded model but `fitted`.
+A front end asks `consult` what the handbook has for a message of its model's, or `wanted` and `look_up` one by one, and
+then says what stands in `instead`, or asks the model `prompt` and shows `source`: see reading.py. Nothing here needs a
+loaded model but `fitted`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from localllm.engine.base import Engine
@@ -22,6 +24,9 @@ CLOSE = 0.85
 """A second entry is read too whose points are at least this part of the first one's."""
 OWN_TEXT = 40
 """Words from which on a message is taken to hold a text of the person's own."""
+TEXT_BEFORE, TURNS_BEFORE = 1.0, 6
+"""The certainty from which on a question is about the program although the person gave a text to ask about within so
+many turns before. One that says "it" is about the text."""
 SHARE, BYTES, BESIDE = 0.6, 0.65, 1e9
 """A model to recommend takes at most this share of the memory: so many bytes a weight, and so many for the rest."""
 ROOM = 160
@@ -32,6 +37,9 @@ _TALK = re.compile(
     r"what can you do( for me)?|nice|great|perfect|ok(ay)?|yes|no|well done|good job)"
     r"( (there|guide|please|again|then))*",
     re.I,
+)
+_REFERS = re.compile(
+    r"\b(it|its|he|him|his|she|her|they|them|their|this|that|these|those|(the|my) (text|file))\b", re.I
 )
 _SENTENCES = re.compile(r"[.!?:]\s+\S")
 
@@ -45,6 +53,10 @@ class LookedUp:
     """What the model is to read, the best first."""
     instead: str = ""
     """What to say where nothing fits: the model is then not asked, since it would have nothing to read."""
+    certainty: float = 0.0
+    """How sure it is that the first entry is about the question; see handbook/index.py."""
+    held: bool = False
+    """Whether the model only reads: what it says counts as far as it stands in the entries."""
 
     @property
     def prompt(self) -> str:
@@ -64,17 +76,41 @@ def wanted(asked: bool | None, model: ModelRef, *, adapter: bool = False) -> boo
     return model.source == "built-in" and not adapter
 
 
-def look_up(message: str) -> LookedUp | None:
-    """What the handbook has for a message; None for one that the model should answer as it is: a greeting, or a
-    message that brings its own text to read.
+def consult(
+    asked: bool | None, model: ModelRef, message: str, before: Sequence[Message] = (), *, adapter: bool = False
+) -> LookedUp | None:
+    """What the handbook has for a message to this model; None where the model is to be asked the message as it is.
+
+    `asked` is what the person says of the handbook, None where they say nothing; `before` are the turns so far.
+    """
+    if not wanted(asked, model, adapter=adapter):
+        return None
+    found = look_up(message, before)
+    if found is None:
+        return None
+    reader = model.source == "built-in" and not adapter
+    # Somebody else's model has read more than the handbook: where nothing fits, it is asked as it is.
+    return replace(found, held=reader) if reader or not found.instead else None
+
+
+def look_up(message: str, before: Sequence[Message] = ()) -> LookedUp | None:
+    """What the handbook has for a message; None for one that the model should answer as it is: a greeting, a message
+    that brings its own text to read, or a question about such a text among the turns before it.
     """
     text = message.strip()
-    if "\n" in text or len(text.split()) > OWN_TEXT or is_talk(text):
+    if has_text(text) or is_talk(text):
         return None
     hits = handbook().search(text)
-    if answers(hits):
-        return LookedUp(text, tuple(hit.entry for hit in _close(hits)))
-    return None if _SENTENCES.search(text) else LookedUp(text, instead=nothing_found())
+    given = any(turn.role == "user" and has_text(turn.content) for turn in before[-TURNS_BEFORE:])
+    about_text = given and bool(hits) and (hits[0].certainty < TEXT_BEFORE or _REFERS.search(text))
+    if answers(hits) and not about_text:
+        return LookedUp(text, tuple(hit.entry for hit in _close(hits)), certainty=hits[0].certainty)
+    return None if given or _SENTENCES.search(text) else LookedUp(text, instead=nothing_found())
+
+
+def has_text(message: str) -> bool:
+    """Whether a message holds a text of the person's own, or a file."""
+    return "\n" in message.strip() or len(message.split()) > OWN_TEXT
 
 
 def is_talk(text: str) -> bool:
@@ -105,11 +141,11 @@ def larger_model() -> str:
     return max(fitting, key=lambda name: (fitting[name], name), default="")
 
 
-def fitted(engine: Engine, found: LookedUp) -> LookedUp:
-    """With as many entries as the context holds beside an answer, but at least one."""
+def fitted(engine: Engine, found: LookedUp, before: Sequence[Message] = ()) -> LookedUp:
+    """With as many entries as the context holds beside the turns before and an answer, but at least one."""
 
     def tokens() -> int:
-        return len(engine.encode_chat([Message("user", found.prompt)]))
+        return len(engine.encode_chat([*before, Message("user", found.prompt)]))
 
     while len(found.entries) > 1 and tokens() + ROOM > engine.info.n_ctx:
         found = replace(found, entries=found.entries[:-1])

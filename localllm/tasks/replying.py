@@ -11,6 +11,7 @@ from localllm.engine.base import Event, Finished, TextDelta
 from localllm.errors import LocalLLMError
 from localllm.store.chats.records import ReplyStats, TurnState
 from localllm.store.chats.store import ChatStore
+from localllm.tasks.reading import Sourced
 from localllm.types import FinishReason, Usage
 
 SAVE_SECONDS = 0.7
@@ -40,9 +41,11 @@ class Reply:
         text: str = "",
         clock: Callable[[], float] = time.monotonic,
         tokens: int = 0,
+        source: str = "",
     ) -> None:
-        """`text` is the beginning that is there already, and `tokens` those that it took."""
+        """`text` is the beginning that is there already, `tokens` those that it took, and `source` where it is from."""
         self.turn = turn
+        self.source = source
         self._store, self._clock = store, clock
         self._tokens = tokens
         self._pieces = [text]
@@ -54,8 +57,8 @@ class Reply:
     def text(self) -> str:
         return "".join(self._pieces)
 
-    def run(self, events: Iterator[Event]) -> Iterator[Event | Replied]:
-        """Pass the events on, and at last a Replied.
+    def run(self, events: Iterator[Event | Sourced]) -> Iterator[Event | Replied]:
+        """Pass the events on, and at last a Replied; where it is from is kept with the text.
 
         What an error, or the caller's leaving, breaks off is kept as a cut reply; without any text it is taken out.
         """
@@ -66,6 +69,9 @@ class Reply:
         replied: Replied | None = None
         try:
             for event in events:
+                if isinstance(event, Sourced):
+                    self.source = event.text
+                    continue
                 if isinstance(event, TextDelta):
                     first = first or self._clock() - started
                     self._pieces.append(event.text)
@@ -84,12 +90,12 @@ class Reply:
         text, state = self.text, STATES[event.reason]
         usage = event.usage
         stats = ReplyStats(self._tokens + usage.output_tokens, usage.tokens_per_second, first)
-        self._store.turns.end(self.turn, text, state, stats)
+        self._store.turns.end(self.turn, text, state, stats, self.source)
         return Replied(self.turn, text, event.reason, state, usage, stats)
 
     def _break_off(self) -> None:
         if self.text:
-            self._store.turns.end(self.turn, self.text, "cut", ReplyStats())
+            self._store.turns.end(self.turn, self.text, "cut", ReplyStats(), self.source)
         else:
             self._store.turns.discard(self.turn)
 

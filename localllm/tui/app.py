@@ -22,7 +22,8 @@ from localllm.store.chats.store import ChatStore
 from localllm.tasks.conversations import open_store
 from localllm.tui.events import ChatWith, JobEnded, Opened, OpenFailed
 from localllm.tui.filters import ControlFilter
-from localllm.tui.keymap import ACTIONS, KEYS, Action, bindings, load_keys, spoken
+from localllm.tui.keymap import KEYS, bindings, load_keys
+from localllm.tui.palette import commands
 from localllm.tui.replies import ChatHost
 from localllm.tui.screens.chat import ChatScreen
 from localllm.tui.screens.help import HelpScreen
@@ -92,14 +93,8 @@ class LocalLLMApp(App[None]):
         return [*super().get_line_filters(), self._control_filter]
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """Every action of the keymap that is in force here, with its key."""
-        place = "chat" if isinstance(screen, ChatScreen) else getattr(screen, "PLACE", "")
-        for action in ACTIONS.values():
-            target = self if action.place == "app" else screen
-            run = getattr(target, f"action_{action.method}", None)
-            if action.palette and run is not None and action.place in ("app", place) and _possible(target, action):
-                key = spoken(self.keys[action.id].split(",")[0])
-                yield SystemCommand(action.name, f"{action.what} · {key}" if key else action.what, run)
+        """Every action that works here, with its key."""
+        yield from commands(self, screen, self.keys)
         yield SystemCommand(
             "Choose a theme", "dark, light, high contrast, and those of Textual", self.action_change_theme
         )
@@ -164,10 +159,10 @@ class LocalLLMApp(App[None]):
 
     @on(ChatWith)
     def chat_with(self, event: ChatWith) -> None:
-        """Back to the chat, with this adapter."""
+        """Back to the chat, with this adapter on its model."""
         while not isinstance(self.screen, ChatScreen):
             self.pop_screen()
-        self.screen.run_command("adapter", event.adapter)
+        self.screen.chat_with(event.model, event.adapter)
 
     def action_theme(self) -> None:
         """The next theme of ours; it is remembered."""
@@ -176,12 +171,6 @@ class LocalLLMApp(App[None]):
         self.theme = names[(at + 1) % len(names)]
         with suppress(LocalLLMError):
             self.store.remember("theme", self.theme)
-
-
-def _possible(target: object, action: Action) -> bool:
-    """What a screen does not offer now is not in the palette either."""
-    check = getattr(target, "check_action", None)
-    return check is None or check(action.method, ()) is not False
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "system": ("TEXT | off", "the system prompt of the next replies"),
     "new": ("", "another conversation; this one is kept"),
     "clear": ("", "the same as /new"),
+    "handbook": ("WORDS | on | off", "read in it; or look questions up, or not"),
     "title": ("TEXT", "rename the conversation"),
     "retry": ("", "write the last reply again"),
     "continue": ("", "go on with a reply that was cut"),

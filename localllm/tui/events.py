@@ -41,6 +41,8 @@ class ChatState:
     """Turns at the beginning that are not sent to the model."""
     saved: bool = True
     """Whether conversations outlast the program."""
+    handbook: bool = False
+    """Whether questions are looked up in the handbook first."""
 
     @property
     def system(self) -> str | None:

@@ -85,13 +85,21 @@ def numbers(job: TrainingJob) -> Content:
         parts.append(f"{job.tokens_per_second:.0f} tokens/s")
     if job.left is not None and job.status == "running":
         parts.append(f"{clock(job.left)} left")
-    if job.memory and job.trained is None:
-        parts.append(f"about {job.memory / 1e6:.0f} MB")
+    if job.trained is None and (job.peak_mb or job.memory):
+        parts.append(_memory(job))
     if job.trained is not None:
         parts.append(f"{job.trained.peak_rss_mb:.0f} MB at most")
     if job.phase in PHASES[3:] and job.status == "running" and job.checked[1]:
         parts.append(f"{job.phase}: {job.checked[0]} of {job.checked[1]}")
     return Content(" · ".join(parts))
+
+
+def _memory(job: TrainingJob) -> str:
+    """The most that was held so far, and what it was estimated to be."""
+    estimate = f"{job.memory / 1e6:.0f} MB"
+    if not job.peak_mb:
+        return f"about {estimate}"
+    return f"memory {job.peak_mb:.0f} MB" + (f" of about {estimate}" if job.memory else "")
 
 
 def legend(job: TrainingJob) -> Content:

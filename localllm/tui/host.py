@@ -19,6 +19,7 @@ from localllm.sanitize import sanitize, sanitize_line
 from localllm.store.chats.records import ChatSettings
 from localllm.store.chats.store import ChatStore
 from localllm.tasks.attaching import attachments
+from localllm.tasks.chat_lookup import in_force
 from localllm.tasks.context import messages_of, sendable
 from localllm.tasks.opening import attachments as attached
 from localllm.tui.events import ActionFailed, Changed, ChatState, Cost, Loaded, Opened, OpenFailed
@@ -71,19 +72,39 @@ class Host:
     def use_adapter(self, name: str | None) -> None:
         """Attach an adapter in place of the present one; None detaches. Posts Changed or ActionFailed."""
         with self._lock, self._failures(ActionFailed):
-            adapter = self._opened().use_adapter(name)
-            note = f"adapter {sanitize_line(adapter.name)} is on" if adapter else "adapter is off"
-            self._keep(replace(self._settings, adapter=name))
-            self._post(Changed(self._state(), note))
+            self._switch_adapter(name)
 
-    def use_model(self, name: str) -> None:
-        """Go on with another model, without an adapter. Posts Changed or ActionFailed."""
+    def use_model(self, name: str, adapter: str | None = None) -> None:
+        """Go on with another model, with that adapter or none. Posts Changed or ActionFailed."""
         with self._lock, self._failures(ActionFailed):
-            self._end_comparing()
+            self._switch_model(name, adapter)
+
+    def chat_with(self, model: str, adapter: str) -> None:
+        """Go on with an adapter on the model that it was made for, which is opened only where it is another one.
+
+        Posts Changed or ActionFailed.
+        """
+        with self._lock, self._failures(ActionFailed):
             chat = self._opened()
-            chat.use_model(name)
-            self._keep(replace(self._settings, model=chat.model.name, adapter=None))
-            self._post(Changed(self._state(), f"model {sanitize_line(chat.model.name)}"))
+            if chat.registry.model(model).path == chat.model.path:
+                self._switch_adapter(adapter)
+            else:
+                self._switch_model(model, adapter)
+
+    def _switch_adapter(self, name: str | None) -> None:
+        adapter = self._opened().use_adapter(name)
+        note = f"adapter {sanitize_line(adapter.name)} is on" if adapter else "adapter is off"
+        self._keep(replace(self._settings, adapter=name))
+        self._post(Changed(self._state(), note))
+
+    def _switch_model(self, name: str, adapter: str | None) -> None:
+        self._end_comparing()
+        chat = self._opened()
+        chat.use_model(name, adapter)
+        if chat.sampling_for is not None:
+            self._default = chat.sampling_for(chat.model)
+        self._keep(replace(self._settings, model=chat.model.name, adapter=adapter))
+        self._post(Changed(self._state(), f"model {sanitize_line(chat.author)}"))
 
     def compare(self, name: str | None) -> None:
         """Answer with the base and with this adapter, side by side; None ends that. Posts Changed or ActionFailed."""
@@ -112,6 +133,11 @@ class Host:
         with self._lock, self._failures(ActionFailed):
             self._keep(settings)
             self._post(Changed(self._state(), note))
+
+    def use_handbook(self, on: bool) -> None:
+        """Look questions up in the handbook first, or do not. Posts Changed or ActionFailed."""
+        note = "questions are looked up in the handbook first" if on else "the handbook is not asked"
+        self.set_settings(replace(self._settings, handbook=on), note)
 
     def set_system(self, text: str | None) -> None:
         """Use a system prompt from the next reply on; None removes it. Posts Changed or ActionFailed."""
@@ -241,6 +267,7 @@ class Host:
             sampling=self._settings.sampling or self._default,
             left_out=sendable(self._settings, branch).left_out,
             saved=self.store.saved,
+            handbook=in_force(chat, self._settings, compared=self._compared is not None),
         )
 
     @contextmanager

@@ -14,8 +14,11 @@ from localllm.errors import ContextOverflowError, EngineError, LocalLLMError, Us
 from localllm.store.chats.records import Turn
 from localllm.tasks.attaching import attachments, with_attachments
 from localllm.tasks.chat import author
+from localllm.tasks.chat_lookup import look_up
 from localllm.tasks.context import first_to_keep, load, room_wanted, summarize_turns
+from localllm.tasks.looking_up import LookedUp
 from localllm.tasks.opening import attachments as attached
+from localllm.tasks.reading import Sourced, answer
 from localllm.tasks.replying import Replied, Reply
 from localllm.tui.events import (
     ContextFull,
@@ -45,7 +48,7 @@ class ChatHost(Host):
             chat = self._begin_chat()
             branch = self.store.turns.branch(chat)
             parent = (branch[-1].id if branch else None) if at_end else below
-            question = self.store.turns.add(chat, parent, "user", content)
+            question = self.store.turns.add(chat, parent, "user", content, text)
             self._answer(chat, question, text)
 
     def again(self, turn: int) -> None:
@@ -73,11 +76,16 @@ class ChatHost(Host):
             branch = self.store.turns.branch(chat)
             if not branch or branch[-1].id != turn or branch[-1].role != "assistant":
                 raise UsageError("Only the last reply can be continued.", "Show the branch that ends with it.")
-            events = self._session(branch[:-1]).answer(self._cancel, partial=branch[-1].content)
+            before, session = branch[-1], self._session(branch[:-1])
+            settings = replace(self._settings, handbook=True) if before.source else self._settings
+            found = look_up(self._opened(), settings, branch[:-1])
+            session.prompt(session.messages, before.content)
+            events = self._events(found, session, before=before.content)
             self.store.turns.resume(turn)
             self._post(ReplyBegun(self._state(), None, (self.store.turns.get(turn),)))
-            before = branch[-1]
-            self._drive(Reply(self.store, turn, before.content, self._clock, before.stats.tokens), events, 0)
+            stats = before.stats
+            reply = Reply(self.store, turn, before.content, self._clock, stats.tokens, before.source)
+            self._drive(reply, events, 0)
             self._post(ReplyFinished(self._state()))
 
     def make_room(self, how: str, question: int) -> None:
@@ -131,7 +139,9 @@ class ChatHost(Host):
         """Answer the last turn of what is shown. `text` is that of a new one, which goes where nothing comes of it."""
         branch = self.store.turns.branch(chat)
         session = self._session(branch)
+        again = self.store.turns.has_replies(question)
         try:
+            found = look_up(self._opened(), self._settings, branch, compared=self._compared is not None, again=again)
             session.prompt(session.messages)
         except ContextOverflowError as error:
             if len(branch) > 1:
@@ -143,7 +153,7 @@ class ChatHost(Host):
             self._take_back(chat, question, text)
             raise
         try:
-            self._stream(chat, question, branch[-1] if text is not None else None, session)
+            self._stream(chat, question, branch[-1] if text is not None else None, session, found)
         except BaseException:
             if self.store.turns.branch(chat)[-1].id == question:  # nothing was written
                 self._take_back(chat, question, text)
@@ -153,7 +163,7 @@ class ChatHost(Host):
         if text is not None:
             self.store.turns.remove(chat, question)
 
-    def _stream(self, chat: int, question: int, shown: Turn | None, session: Session) -> None:
+    def _stream(self, chat: int, question: int, shown: Turn | None, session: Session, found: LookedUp | None) -> None:
         opened = self._opened()
         if self._compared is None or self._beside is None:
             lanes = [(opened.author, opened.engine)]
@@ -164,13 +174,23 @@ class ChatHost(Host):
         self._post(ReplyBegun(self._state(), shown, tuple(self.store.turns.get(turn) for turn in turns)))
         replies = [Reply(self.store, turn, "", self._clock) for turn in turns]
         if len(lanes) == 1:
-            self._drive(replies[0], session.answer(self._cancel), 0)
+            self._drive(replies[0], self._events(found, session), 0)
         else:
-            self._drive_both(replies, [engine for _, engine in lanes], session)
+            self._drive_both(replies, [engine for _, engine in lanes], session, found)
         warning = next((reply.unsaved for reply in replies if reply.unsaved), None)
         self._post(ReplyFinished(self._state(), warning))
 
-    def _drive(self, reply: Reply, events: Iterator[Event], lane: int) -> None:
+    def _events(
+        self, found: LookedUp | None, session: Session, *, adapters: Adapters | None = None, before: str = ""
+    ) -> Iterator[Event | Sourced]:
+        """Of an answer that goes on after `before`, from what was looked up if anything was."""
+
+        def ask(cancel: threading.Event) -> Iterator[Event]:
+            return session.answer(cancel, partial=before, adapters=adapters)
+
+        return ask(self._cancel) if found is None else answer(found, ask, self._cancel, before)
+
+    def _drive(self, reply: Reply, events: Iterator[Event | Sourced], lane: int) -> None:
         """Run a reply to its end, posting what comes in about every COALESCE_SECONDS."""
         pieces = Pieces(self._clock, self._post, lane)
         replied: Replied | None = None
@@ -186,7 +206,9 @@ class ChatHost(Host):
             raise EngineError("The engine stopped without finishing the reply.", "Send the message again.")
         self._post(ReplyEnded(replied, lane))
 
-    def _drive_both(self, replies: list[Reply], engines: list[Engine], session: Session) -> None:
+    def _drive_both(
+        self, replies: list[Reply], engines: list[Engine], session: Session, found: LookedUp | None
+    ) -> None:
         """Two engines at once: the base's reply in a thread of its own."""
         sessions = [Session(engine, session.sampling, session.system) for engine in engines]
         failures: list[BaseException] = []
@@ -196,7 +218,7 @@ class ChatHost(Host):
         def drive(lane: int, adapters: Adapters | None) -> None:
             sessions[lane].turns = list(session.turns)
             try:
-                self._drive(replies[lane], sessions[lane].answer(self._cancel, adapters=adapters), lane)
+                self._drive(replies[lane], self._events(found, sessions[lane], adapters=adapters), lane)
             except BaseException as error:
                 failures.append(error)
 

@@ -54,6 +54,8 @@ class Step:
     """Seconds left."""
     rows: list[int] = field(default_factory=list)
     """Which training rows it saw, in their order; the first is 0."""
+    peak_mb: float = 0.0
+    """Most memory so far, in 10^6 bytes: of the process, or of MLX's arrays where a GPU holds them."""
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ class Run:
             p.seconds += time.perf_counter() - started
             self._note(loss)
             eta, speed = p.seconds / p.step * (self.steps - p.step), p.tokens / max(p.seconds, 1e-9)
-            yield Step(p.step, self.steps, p.epoch, loss, rate, p.tokens, speed, eta, rows)
+            yield Step(p.step, self.steps, p.epoch, loss, rate, p.tokens, speed, eta, rows, peak_mb())
 
     def _validated(self) -> Evaluated:
         """The end of an epoch: the loss on the validation rows, and whether it is the best."""
@@ -262,6 +262,11 @@ def evaluate(model: Any, examples: Sequence[Example], config: TrainConfig, group
 def _learned(examples: Sequence[Example]) -> int:
     """Their supervised tokens; the first of a row is never predicted."""
     return sum(sum(example.mask[1:]) for example in examples)
+
+
+def peak_mb() -> float:
+    """Most memory so far, in 10^6 bytes; what a GPU holds is not in every system's count of the process."""
+    return round(max(peak_rss_mb(), mx.get_peak_memory() / 1e6), 1)
 
 
 def peak_rss_mb() -> float:

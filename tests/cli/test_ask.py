@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from localllm.handbook.entries import by_id
 from tests.cli.helpers import fails, run
 
 STORY = "Mira planted three apple trees behind the school. The children water them every morning."
@@ -77,8 +78,9 @@ def test_an_answer_cut_by_the_context_says_so() -> None:
 def test_the_built_in_model_answers_from_the_handbook_and_says_so() -> None:
     report = run("ask", "--json", "What is LoRA?")
     assert report.json["handbook"] == ["lora"]
-    assert report.err == "from the handbook: LoRA (lora)\n"
-    assert report.json["text"]
+    assert report.err.startswith("from the handbook: LoRA (lora)\n")
+    assert report.json["source"].startswith("from the handbook: LoRA (lora)")
+    assert any(sentence.replace("`", "") in report.json["text"] for sentence in by_id()["lora"].sentences)
     off = run("ask", "--json", "--no-handbook", "What is LoRA?")
     assert off.json["handbook"] == []
     assert off.err == ""

@@ -42,9 +42,9 @@ class StubRegistry:
         return [ModelRef("fake", Path("/fake.gguf"), "built-in"), ModelRef("other", Path("/other.gguf"), "home")]
 
     def model(self, name: str) -> ModelRef:
-        if name not in ("fake", "other"):
+        if name not in ("fake", "guide", "other"):
             raise ModelNotFoundError(f"There is no model named {name!r}.", "`localllm list` shows them.")
-        return ModelRef(name, Path(f"/{name}.gguf"), "home")
+        return ModelRef(name, Path("/fake.gguf" if name == "guide" else f"/{name}.gguf"), "home")
 
 
 @dataclass
@@ -91,13 +91,16 @@ def opener(
     name: str = "fake",
     title: str = "The fake",
     beside: Any = None,
+    source: Any = "home",
 ) -> Callable[[], Any]:
-    """An open_chat for LocalLLMApp; `beside` is the engine that is opened for any model from then on."""
-    model = ModelRef(name, Path("/fake.gguf"), "built-in", title, "A scripted model for tests.")
+    """An open_chat for LocalLLMApp; `beside` is the engine that is opened for any model from then on. Questions to a
+    model whose `source` is "built-in" are looked up in the handbook."""
+    model = ModelRef(name, Path("/fake.gguf"), source, title, "A scripted model for tests.")
     registry: Any = StubRegistry(*adapters)
 
     def reopen(again: str, adapter: str | None, force: bool = False) -> Opened:
-        return Opened(beside, ModelRef(again, Path(f"/{again}.gguf"), "built-in", again), None)
+        used = registry.adapter_for(adapter, model) if adapter else None
+        return Opened(beside, ModelRef(again, Path(f"/{again}.gguf"), "home", again), used)
 
     chat = Chat(engine, Session(engine, sampling), model, registry, None, reopen)
     return lambda: chat

@@ -16,7 +16,14 @@ ROOT = Path(__file__).resolve().parents[2]
 class Terminal:
     """Runs a command in `columns` x `lines` cells; `screen` is what a person would see, `raw` every byte as text."""
 
-    def __init__(self, command: list[str], columns: int = 80, lines: int = 24, env: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        command: list[str],
+        columns: int = 80,
+        lines: int = 24,
+        env: Mapping[str, str] | None = None,
+        cwd: Path = ROOT,
+    ):
         self._screen = pyte.Screen(columns, lines)
         self._stream = pyte.Stream(self._screen)
         self.raw = ""
@@ -24,12 +31,17 @@ class Terminal:
         for name in ("NO_COLOR", "COLUMNS", "LINES"):  # the last two would speak louder than the size of the terminal
             environment.pop(name, None)
         self.child = pexpect.spawn(
-            command[0], command[1:], dimensions=(lines, columns), encoding="utf-8", env=environment, cwd=str(ROOT)
+            command[0], command[1:], dimensions=(lines, columns), encoding="utf-8", env=environment, cwd=str(cwd)
         )
 
     @property
     def screen(self) -> str:
         return "\n".join(line.rstrip() for line in self._screen.display)
+
+    @property
+    def title(self) -> str:
+        """Of the terminal's window, if the program set one."""
+        return str(self._screen.title)
 
     def send(self, keys: str) -> None:
         self.child.send(keys)

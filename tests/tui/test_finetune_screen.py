@@ -11,13 +11,15 @@ from textual.widgets import Button, Input, Select
 from localllm.errors import DataError, TrainingError
 from localllm.paths import Home
 from localllm.store.registry import Registry
+from localllm.tui.app import LocalLLMApp
+from localllm.tui.events import ChatWith
 from localllm.tui.screens.chat import ChatScreen
 from localllm.tui.screens.confirm import ConfirmScreen
 from localllm.tui.screens.finetune import FinetuneScreen
 from localllm.tui.widgets.paths import BrowseScreen, PathInput, complete
 from localllm.tui.work.jobs import Jobs
 from localllm.tune.events import Warned
-from tests.tui.support import shown
+from tests.tui.support import opener, ready, say, scripted, shown
 from tests.tui.work_support import LEFT, ScriptedJobs, app_with, beginning, ending, open_screen, when
 
 SIZE = (100, 40)
@@ -75,7 +77,7 @@ async def test_a_run_is_drawn_while_it_goes_on_and_survives_leaving_the_screen(t
         await pilot.press(*"tickets.jsonl", "ctrl+s")
         await when(pilot, lambda: "step 40 of 80" in shown(app))
         text = shown(app)
-        assert "epoch 2 of 4 · 812 tokens/s · 0:20 left" in text
+        assert "epoch 2 of 4 · 812 tokens/s · 0:20 left · memory 384 MB" in text
         assert "◆ validation 0.8" in text
         assert any("⠀" < character <= "⣿" for character in text)
         await pilot.press("escape")
@@ -89,6 +91,22 @@ async def test_a_run_is_drawn_while_it_goes_on_and_survives_leaving_the_screen(t
         await pilot.press("c")
         await when(pilot, lambda: "tickets" in (str(app.host._chat.adapter) if app.host._chat else ""))
         assert isinstance(app.screen, ChatScreen)
+        state = app.screen.state
+        assert state is not None
+        assert (state.model, state.adapter) == ("fake", "tickets")
+
+
+async def test_chat_with_an_adapter_of_another_model_opens_that_model(tmp_path: Path):
+    app = LocalLLMApp(opener(scripted("one"), "tickets", beside=scripted("two")), jobs=ScriptedJobs(tmp_path))
+    async with app.run_test(size=SIZE) as pilot:
+        screen = await open_screen(pilot, "f6")
+        screen.post_message(ChatWith("other", "tickets"))
+        await when(pilot, lambda: isinstance(app.screen, ChatScreen))
+        chat = await ready(pilot)
+        assert chat.state is not None
+        assert (chat.state.model, chat.state.adapter) == ("other", "tickets")
+        await say(pilot, "hello")
+        assert app.store.turns.branch(1)[-1].author == "other + adapter tickets"
 
 
 async def test_pause_and_go_on(tmp_path: Path):

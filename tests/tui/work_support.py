@@ -106,7 +106,17 @@ def beginning(steps: int = 40, start: int = 0) -> list[Any]:
     events += [Resumed(start, STEPS, 1 + start // 20)] if start else [Evaluated(0, 0, 2.7, True)]
     for step in range(start + 1, steps + 1):
         events.append(
-            Step(step, STEPS, 1 + (step - 1) // 20, loss_at(step), 5e-4, step * 300, 812.0, (STEPS - step) * 0.5)
+            Step(
+                step,
+                STEPS,
+                1 + (step - 1) // 20,
+                loss_at(step),
+                5e-4,
+                step * 300,
+                812.0,
+                (STEPS - step) * 0.5,
+                peak_mb=380.0 + step // 10,
+            )
         )
         if step % 20 == 0:
             events.append(Evaluated(step // 20, step, loss_at(step) + 0.1, True))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from localllm.cli import options
@@ -12,9 +15,10 @@ from localllm.cli.output import cancellable, print_json, say
 from localllm.errors import CancelledError, UsageError
 
 if TYPE_CHECKING:
-    from localllm.engine.base import Finished
+    from localllm.engine.base import Event, Finished
     from localllm.tasks.looking_up import LookedUp
     from localllm.tasks.opening import Opened
+    from localllm.tasks.reading import Sourced
     from localllm.types import Sampling
 
 
@@ -58,9 +62,10 @@ def run(args: argparse.Namespace) -> int:
     printer = _Printer(quiet=args.json, raw=args.raw)
     if looked and looked.instead:
         return _decline(args, opened, looked, sampling, printer)
-    finished, used = _answer(args, opened, prompt, looked, sampling, printer)
+    finished, looked, source = _answer(args, opened, prompt, looked, sampling, printer)
     if args.json:
-        print_json(_report(opened, printer.text, finished) | {"handbook": used})
+        used = [entry.id for entry in looked.entries] if looked else []
+        print_json(_report(opened, printer.text, finished) | {"handbook": used, "source": source})
     _narrate(opened.engine.info.n_ctx, sampling.max_tokens, finished)
     opened.engine.close()
     return 0
@@ -70,14 +75,9 @@ def _look_up(args: argparse.Namespace, setup: options.Setup, prompt: str) -> Loo
     """What the handbook has for the question; None where it is not to be asked."""
     if args.completion or args.grammar or args.schema:
         return None
-    from localllm.tasks import looking_up
+    from localllm.tasks.looking_up import consult
 
-    model = setup.registry.model(setup.model)
-    if not looking_up.wanted(args.handbook, model, adapter=bool(setup.adapter)):
-        return None
-    found = looking_up.look_up(prompt)
-    # Somebody else's model has read more than the handbook: where nothing fits, it is asked as it is.
-    return None if found and found.instead and model.source != "built-in" else found
+    return consult(args.handbook, setup.registry.model(setup.model), prompt, adapter=bool(setup.adapter))
 
 
 def _decline(args: argparse.Namespace, opened: Opened, looked: LookedUp, sampling: Sampling, printer: _Printer) -> int:
@@ -89,7 +89,7 @@ def _decline(args: argparse.Namespace, opened: Opened, looked: LookedUp, samplin
     printer.end()
     if args.json:
         facts = {"model": opened.model.name, "adapter": opened.adapter.name if opened.adapter else None}
-        print_json({"text": printer.text, "finish_reason": "declined", **facts, "handbook": []})
+        print_json({"text": printer.text, "finish_reason": "declined", **facts, "handbook": [], "source": ""})
     opened.engine.close()
     return 0
 
@@ -101,28 +101,47 @@ def _answer(
     looked: LookedUp | None,
     sampling: Sampling,
     printer: _Printer,
-) -> tuple[Finished, list[str]]:
-    """Stream the answer; how it ended, and the entries that the model has read."""
+) -> tuple[Finished, LookedUp | None, str]:
+    """Stream the answer; how it ended, what the model has read, and where the answer is from."""
     from localllm.engine.base import Finished, TextDelta
-    from localllm.tasks.ask import ask
     from localllm.tasks.looking_up import fitted
+    from localllm.tasks.reading import Sourced
 
     if looked:
         looked = fitted(opened.engine, looked)
         say(looked.source)
     finished: Finished | None = None
+    source = looked.source if looked else ""
     with cancellable() as cancel:
-        question = looked.prompt if looked else prompt
-        for event in ask(
-            opened.engine, question, sampling, system=args.system, continue_text=args.completion, cancel=cancel
-        ):
+        for event in _events(args, opened, prompt, looked, sampling, cancel):
             if isinstance(event, TextDelta):
                 printer.write(event.text)
             elif isinstance(event, Finished):
                 finished = event
+            elif isinstance(event, Sourced):
+                source = event.text
     assert finished is not None
     printer.end()
-    return finished, [entry.id for entry in looked.entries] if looked else []
+    if looked and source != looked.source:
+        say(source)
+    return finished, looked, source
+
+
+def _events(
+    args: argparse.Namespace,
+    opened: Opened,
+    prompt: str,
+    looked: LookedUp | None,
+    sampling: Sampling,
+    cancel: threading.Event,
+) -> Iterator[Event | Sourced]:
+    from localllm.tasks.ask import ask
+    from localllm.tasks.reading import answer
+
+    def asked(question: str, cancel: threading.Event) -> Iterator[Event]:
+        return ask(opened.engine, question, sampling, system=args.system, continue_text=args.completion, cancel=cancel)
+
+    return answer(looked, partial(asked, looked.prompt), cancel) if looked else asked(prompt, cancel)
 
 
 def _prompt(words: list[str]) -> str:

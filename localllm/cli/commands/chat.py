@@ -6,10 +6,14 @@ import argparse
 import sys
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from localllm.cli import options
 from localllm.cli.output import say
 from localllm.errors import UsageError
+
+if TYPE_CHECKING:
+    from localllm.types import ModelRef, Sampling
 
 CHAT_DEFAULTS = {"temperature": 0.7, "top_p": 0.95, "min_p": 0.05}
 
@@ -20,6 +24,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-s", "--system", metavar="TEXT", help="a system prompt")
     parser.add_argument("--template", metavar="NAME", help="chat template for a file without one")
     options.add_force(parser)
+    parser.add_argument(
+        "--handbook",
+        action=argparse.BooleanOptionalAction,
+        help="look questions up in the handbook first (default: with the built-in model, without an adapter)",
+    )
     options.add_sampling(parser)
 
 
@@ -34,8 +43,7 @@ def run(args: argparse.Namespace) -> int:
     model = setup.registry.model(setup.model)
     if setup.adapter:
         setup.registry.adapter(setup.adapter)
-    sampling = options.sampling(args, **{**CHAT_DEFAULTS, **model.sampling})
-    sampling = replace(sampling, stop=sampling.stop or model.stop)
+    sampling = _sampling(args, model)
     from localllm.tasks.chat import open_chat
     from localllm.tui.app import Work, run_chat
 
@@ -45,11 +53,23 @@ def run(args: argparse.Namespace) -> int:
         setup.model,
         setup.adapter,
         sampling=sampling,
+        sampling_for=partial(_sampling, args),
         system=args.system,
         n_ctx=setup.n_ctx,
         n_threads=setup.n_threads,
         template=args.template,
         force=args.force,
+        handbook=args.handbook,
     )
     work = Work(setup.registry, setup.n_ctx, setup.n_threads, say, args.force)
     return run_chat(opening, model=model.name, home=setup.registry.home, work=work)
+
+
+def _sampling(args: argparse.Namespace, model: ModelRef) -> Sampling:
+    """What a model is sampled with: what the person says, else its card, else what suits a chat.
+
+    The built-in model only reads, and reads best by its likeliest words.
+    """
+    defaults = {} if model.source == "built-in" else CHAT_DEFAULTS
+    sampling = options.sampling(args, **{**defaults, **model.sampling})
+    return replace(sampling, stop=sampling.stop or model.stop)

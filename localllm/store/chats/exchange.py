@@ -49,7 +49,7 @@ def _chat(store: ChatStore, chat: ChatRecord) -> dict[str, Any]:
             {
                 "uid": turn.uid, "parent": names.get(turn.parent or 0), "role": turn.role, "content": turn.content,
                 "created": turn.created, "state": "cut" if turn.state == "writing" else turn.state,
-                "author": turn.author, "stats": asdict(turn.stats),
+                "author": turn.author, "stats": asdict(turn.stats), "source": turn.source,
             }
             for turn in turns
         ],
@@ -113,10 +113,10 @@ def _import_turn(connection: sqlite3.Connection, chat: int, turn: dict[str, Any]
     parent = None if turn["parent"] is None else known[turn["parent"]]
     state = turn["state"] if turn["state"] in ("complete", "stopped", "cut") else "cut"
     (number,) = connection.execute(
-        "INSERT INTO turn (uid, chat, parent, role, content, created, state, author, stats) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+        "INSERT INTO turn (uid, chat, parent, role, content, created, state, author, stats, source) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
         (str(turn["uid"]), chat, parent, turn["role"], str(turn["content"]), float(turn["created"]), state,
-         str(turn["author"]), ReplyStats.from_json(json.dumps(turn["stats"])).to_json()),
+         str(turn["author"]), ReplyStats.from_json(json.dumps(turn["stats"])).to_json(), str(turn.get("source", ""))),
     ).fetchone()  # fmt: skip
     return int(number)
 
@@ -140,5 +140,6 @@ def to_markdown(chat: ChatRecord, branch: Sequence[Turn]) -> str:
     for turn in branch:
         author = "You" if turn.role == "user" else turn.author or turn.role.capitalize()
         ending = "" if turn.state == "complete" else f" ({turn.state})"
-        parts.append(f"## {author}{ending}\n\n{turn.content.rstrip()}\n")
+        source = f"\n({turn.source})\n" if turn.source else ""
+        parts.append(f"## {author}{ending}\n\n{turn.content.rstrip()}\n{source}")
     return "\n".join(parts)

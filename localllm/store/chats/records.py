@@ -24,6 +24,8 @@ class ChatSettings:
     """`uid` of the first turn that is sent to the model, where the person had older ones left out."""
     summary: str = ""
     """What stands in for the turns left out."""
+    handbook: bool | None = None
+    """Whether messages are looked up in the handbook first; None leaves it to the model."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)
@@ -38,7 +40,10 @@ class ChatSettings:
         table = table if isinstance(table, dict) else {}
         given = {name: table.get(name) for name in ("model", "adapter", "system", "first", "summary")}
         texts: dict[str, Any] = {name: value for name, value in given.items() if isinstance(value, str)}
-        return cls(**texts, sampling=_sampling(table.get("sampling")))
+        handbook = table.get("handbook")
+        return cls(
+            **texts, sampling=_sampling(table.get("sampling")), handbook=handbook if type(handbook) is bool else None
+        )
 
 
 def _sampling(table: Any) -> Sampling | None:
@@ -114,6 +119,8 @@ class Turn:
     stats: ReplyStats = ReplyStats()
     siblings: tuple[int, ...] = ()
     """Turns with the same parent, this one among them, oldest first."""
+    source: str = ""
+    """For a reply: where what it says was looked up, as a line for people."""
 
 
 @dataclass(frozen=True)

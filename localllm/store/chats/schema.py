@@ -58,7 +58,10 @@ END;
 CREATE TABLE prompt (name TEXT PRIMARY KEY, text TEXT NOT NULL);
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
-MIGRATIONS: tuple[str, ...] = (FIRST,)
+SOURCE = """
+ALTER TABLE turn ADD COLUMN source TEXT NOT NULL DEFAULT '';
+"""
+MIGRATIONS: tuple[str, ...] = (FIRST, SOURCE)
 
 
 def migrate(connection: sqlite3.Connection, steps: Sequence[str] = MIGRATIONS) -> None:

@@ -16,7 +16,8 @@ from localllm.types import Role
 SILENT_SECONDS = 60.0
 """A reply that has not been saved for that long has lost its writer, whatever has its process number now."""
 TITLE_CHARACTERS = 60
-_COLUMNS = "turn.id, turn.uid, turn.parent, turn.role, turn.content, turn.created, turn.state, turn.author, turn.stats"
+_FIELDS = ("id", "uid", "parent", "role", "content", "created", "state", "author", "stats", "source")
+_COLUMNS = ", ".join(f"turn.{field}" for field in _FIELDS)
 _BRANCH = """
 WITH RECURSIVE branch (id, depth) AS (
     SELECT leaf, 0 FROM chat WHERE id = ? AND leaf IS NOT NULL
@@ -84,12 +85,17 @@ class Turns:
 
     # Growing
 
-    def add(self, chat: int, parent: int | None, role: Role, content: str) -> int:
-        """A new turn below `parent`, which then ends the branch that is shown; its id."""
+    def add(self, chat: int, parent: int | None, role: Role, content: str, title: str = "") -> int:
+        """A new turn below `parent`, which then ends the branch that is shown; its id.
+
+        A conversation without a title takes it from `title`, or else from the content of a person's turn.
+        """
         with self._database.change() as connection:
             turn = self._insert(connection, chat, parent, role, content, "complete", "")
             if role == "user":
-                connection.execute("UPDATE chat SET title = ? WHERE id = ? AND title = ''", (title_from(content), chat))
+                connection.execute(
+                    "UPDATE chat SET title = ? WHERE id = ? AND title = ''", (title_from(title or content), chat)
+                )
         return turn
 
     def begin(self, chat: int, parent: int, author: str, content: str = "") -> int:
@@ -111,12 +117,13 @@ class Turns:
             connection.execute("UPDATE turn SET content = ?, state = 'writing' WHERE id = ?", (content, turn))
             self._touch(connection, turn)
 
-    def end(self, turn: int, content: str, state: TurnState, stats: ReplyStats) -> None:
-        """The whole text, and how it ended."""
+    def end(self, turn: int, content: str, state: TurnState, stats: ReplyStats, source: str = "") -> None:
+        """The whole text, how it ended, and where it is from."""
         with self._database.change() as connection:
             connection.execute(
-                "UPDATE turn SET content = ?, state = ?, stats = ?, writer = NULL, touched = NULL WHERE id = ?",
-                (content, state, stats.to_json(), turn),
+                "UPDATE turn SET content = ?, state = ?, stats = ?, source = ?, writer = NULL, touched = NULL "
+                "WHERE id = ?",
+                (content, state, stats.to_json(), source, turn),
             )
 
     def remove(self, chat: int, turn: int) -> None:
@@ -214,5 +221,7 @@ def title_from(text: str) -> str:
 
 
 def _turn(row: tuple[Any, ...], siblings: tuple[int, ...]) -> Turn:
-    number, uid, parent, role, content, created, state, author, stats = row
-    return Turn(number, uid, parent, role, content, created, state, author, ReplyStats.from_json(stats), siblings)
+    number, uid, parent, role, content, created, state, author, stats, source = row
+    return Turn(
+        number, uid, parent, role, content, created, state, author, ReplyStats.from_json(stats), siblings, source
+    )

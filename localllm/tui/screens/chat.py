@@ -381,5 +381,6 @@ class ChatScreen(ChatCommands):
         header = self.query_one(ChatHeader)
         header.title = state.chat_title
         header.model, header.adapter, header.compared = state.model, state.adapter, state.compared
-        self.query_one(StatusBar).context = (state.context_used, state.n_ctx)
+        status = self.query_one(StatusBar)
+        status.context, status.handbook = (state.context_used, state.n_ctx), state.handbook
         self._last_adapter = state.adapter or self._last_adapter

@@ -212,6 +212,24 @@ class ChatActions(Screen[None]):
     def use_model(self, name: str) -> None:
         self._work(f"opening {sanitize_line(name)} …", partial(self.host.use_model, name))
 
+    def chat_with(self, model: str, adapter: str) -> None:
+        """Go on with an adapter on the model that it was made for."""
+        if self._free():
+            self._work(f"switching to {sanitize_line(adapter)} …", partial(self.host.chat_with, model, adapter))
+
+    def action_handbook(self) -> None:
+        """Look questions up in the handbook first, or no longer."""
+        if self._free():
+            assert self.state is not None
+            self._work("", partial(self.host.use_handbook, not self.state.handbook))
+
+    def action_entries(self) -> None:
+        self.read_handbook("")
+
+    @abstractmethod
+    def read_handbook(self, about: str) -> None:
+        """Show entries in full: on a topic, or those that the last reply that was looked up is from."""
+
     def action_settings(self) -> None:
         if self._free():
             assert self.state is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from localllm.tui.screens.chat_actions import ChatActions
+from localllm.tui.widgets.transcript import Transcript
 
 
 class ChatCommands(ChatActions):
@@ -54,6 +55,30 @@ class ChatCommands(ChatActions):
             system = self.state.system if self.state else None
             what = f"The system prompt is: {system}" if system else "There is no system prompt."
             self._hint(what, "/system TEXT sets one, /system off removes it; F4 has a library of them.")
+
+    def command_handbook(self, what: str) -> None:
+        if what in ("on", "off"):
+            self._work("", partial(self.host.use_handbook, what == "on"))
+        else:
+            self.read_handbook(what)
+
+    def read_handbook(self, about: str) -> None:
+        """Show entries in full: on a topic, or those that the last reply that was looked up is from."""
+        from localllm.handbook.entries import by_id
+        from localllm.handbook.index import answers, handbook
+        from localllm.tui.screens.entries import EntriesScreen, entries_in
+
+        if about:
+            hits = handbook().search(about)
+            found = [by_id()[about]] if about in by_id() else [hit.entry for hit in hits] if answers(hits) else []
+        else:
+            sources = [turn.source for turn in self.query_one(Transcript).branch]
+            found = next((named for source in reversed(sources) if (named := entries_in(source))), [])
+        if found:
+            self.app.push_screen(EntriesScreen(found))
+        else:
+            said = f"The handbook has nothing on {about!r}." if about else "No reply here is from the handbook."
+            self._hint(said, "/handbook WORDS shows what it has; /handbook on or off looks questions up, or not.")
 
     def command_title(self, title: str) -> None:
         if title and (number := self._number()) is not None:

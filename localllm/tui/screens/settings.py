@@ -20,6 +20,9 @@ from localllm.tui.parameters import PARAMETERS, PRESETS, preset_of, read, read_s
 from localllm.tui.screens.ask import AskScreen
 from localllm.types import Sampling
 
+HANDBOOK = {"model": "as the model needs it", "on": "look questions up", "off": "do not look them up"}
+_ASKED: dict[str, bool | None] = {"model": None, "on": True, "off": False}
+
 
 class SettingsScreen(ModalScreen[ChatSettings | None]):
     """Ends with the settings to use from the next reply on, or None."""
@@ -51,6 +54,12 @@ class SettingsScreen(ModalScreen[ChatSettings | None]):
                         value = shown(self._sampling, parameter)
                         yield Input(value, id=f"p-{parameter.name}", compact=True, select_on_focus=True)
                         yield Static(Content(parameter.meaning), classes="meaning")
+                yield Label("Handbook", classes="heading")
+                with Horizontal(classes="row"):
+                    now = next(name for name, asked in _ASKED.items() if asked is self._settings.handbook)
+                    choices = [(Content(text), name) for name, text in HANDBOOK.items()]
+                    yield Select[str](choices, value=now, allow_blank=False, id="handbook", compact=True)
+                    yield Static("questions about localllm, before the model", classes="meaning")
                 yield Label("System prompt", classes="heading")
                 with Horizontal(classes="row"):
                     yield Select[str](self._library(), prompt="From your library", id="library", compact=True)
@@ -136,4 +145,5 @@ class SettingsScreen(ModalScreen[ChatSettings | None]):
             self._problem(error)
             return
         system = self.query_one("#system", TextArea).text.strip() or None
-        self.dismiss(replace(self._settings, sampling=sampling, system=system))
+        handbook = _ASKED[str(self.query_one("#handbook", Select).value)]
+        self.dismiss(replace(self._settings, sampling=sampling, system=system, handbook=handbook))

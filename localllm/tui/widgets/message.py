@@ -180,6 +180,8 @@ class AssistantMessage(TurnMessage):
     def compose(self) -> ComposeResult:
         yield Static(Content(self.author), classes="author")
         yield self.body
+        if self.turn is not None and self.turn.source:
+            yield self._source(self.turn)
         with Horizontal(classes="bottom"):
             yield Static(Content("…" if self.live else self._ending()), classes="ending", markup=False)
             yield Links(classes="actions links")
@@ -208,10 +210,17 @@ class AssistantMessage(TurnMessage):
         if turn is not None:
             self.turn = turn
             self.query_one(".ending", Static).update(Content(self._ending(why)))
+            if turn.source:
+                await self.query(".source").remove()
+                await self.mount(self._source(turn), after=self.body)
             self.show_links()
 
     def show_failure(self, text: str) -> None:
         self.query_one(".ending", Static).update(Content(text))
+
+    def _source(self, turn: Turn) -> Static:
+        """Where it was looked up."""
+        return Static(Content(sanitize_line(turn.source)), classes="source", markup=False)
 
     def action_unfold(self) -> None:
         for thought in self.query(Thought):

@@ -18,9 +18,12 @@ class StatusBar(Horizontal):
     tokens_per_second: reactive[float] = reactive(0.0)
     context: reactive[tuple[int, int]] = reactive((0, 0))
     """Tokens used, and tokens that the context holds."""
+    handbook: reactive[bool] = reactive(False)
+    """Whether questions are looked up first."""
 
     def compose(self) -> ComposeResult:
         yield Static(id="activity", markup=False)
+        yield Static(id="handbook", markup=False)
         yield Static(id="context", markup=False)
 
     def watch_activity(self) -> None:
@@ -32,6 +35,9 @@ class StatusBar(Horizontal):
     def _show_activity(self) -> None:
         speed = f" · {self.tokens_per_second:.1f} tokens/s" if self.tokens_per_second else ""
         self.query_one("#activity", Static).update(Content(self.activity + speed), layout=False)
+
+    def watch_handbook(self, on: bool) -> None:
+        self.query_one("#handbook", Static).update(Content("handbook on · " if on else ""))
 
     def watch_context(self, context: tuple[int, int]) -> None:
         label = self.query_one("#context", Static)

@@ -45,8 +45,13 @@ def _suggestions(state: ChatState) -> list[tuple[str, str]]:
         if state.adapters
         else ("localllm finetune DATA --name NAME", "in a shell: teach it, then /adapter NAME here")
     )
+    question = (
+        ("How do I get a larger model?", "looked up in the handbook")
+        if state.handbook
+        else ("Who are you?", "type a question and press Enter")
+    )
     return [
-        ("Who are you?", "type a question and press Enter"),
+        question,
         ("@notes.md What is this about?", "a file in your message"),
         adapter,
     ]

@@ -33,6 +33,8 @@ class TrainingJob(Job):
         """Seconds."""
         self.memory = 0
         """Bytes that it was estimated to take; 0 where nobody asked."""
+        self.peak_mb = 0.0
+        """Most memory that it has taken so far, in 10^6 bytes."""
         self.finishing = False
         """Whether it was asked to end with the best so far."""
         self.checked = (0, 0)
@@ -64,6 +66,7 @@ class TrainingJob(Job):
     def _step(self, event: Step) -> None:
         self.step, self.steps, self.epoch = event.step, event.steps, event.epoch
         self.tokens_per_second, self.left = event.tokens_per_second, event.eta
+        self.peak_mb = max(self.peak_mb, event.peak_mb)
         self.train.append((event.step, event.loss))
 
     def _evaluated(self, event: Evaluated) -> None:

@@ -1,0 +1,48 @@
+"""The app with every name hostile, as a program: model, title, description, adapters, models to choose from.
+
+Conversations are read from LOCALLLM_HOME, where the caller has put titles and texts of the same kind.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from localllm.engine.fake import FakeEngine
+from localllm.engine.session import Session
+from localllm.paths import Home
+from localllm.tasks.chat import Chat
+from localllm.tui.app import run_chat
+from localllm.types import AdapterRef, ModelRef
+
+CODES = (*range(0x20), 0x7F, *range(0x80, 0xA0))
+"""C0, DEL and C1."""
+
+
+def attack(code: int) -> str:
+    """A colour, a window title and a bell, if the character is what begins or ends such things."""
+    c = chr(code)
+    return f"a{c}[31337m{c}]0;owned{c}b"
+
+
+class HostileRegistry:
+    """An adapter and a model for each code."""
+
+    def adapters(self) -> list[AdapterRef]:
+        return [AdapterRef(attack(code), Path("/a.gguf")) for code in CODES]
+
+    def models(self) -> list[ModelRef]:
+        return [ModelRef(attack(code), Path(f"/{attack(code)}.gguf"), "path") for code in CODES]
+
+
+def hostile_chat() -> Any:
+    all_of_them = " ".join(map(attack, CODES))
+    model = ModelRef(all_of_them, Path("/m.gguf"), "path", all_of_them, all_of_them)
+    engine = FakeEngine()
+    registry: Any = HostileRegistry()
+    return Chat(engine, Session(engine, system=all_of_them), model, registry)
+
+
+if __name__ == "__main__":
+    sys.exit(run_chat(hostile_chat, model=attack(0x1B), home=Home.locate()))
