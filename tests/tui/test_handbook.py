@@ -25,7 +25,7 @@ async def test_a_question_is_looked_up_and_stays_what_the_person_wrote():
     app = LocalLLMApp(opener(engine, source="built-in"))
     async with app.run_test(size=SIZE) as pilot:
         screen = await ready(pilot)
-        assert "handbook on" in shown(app)
+        assert "handbook · " in shown(app)
         await say(pilot, "Hi there")
         await say(pilot, "What is LoRA?")
         passage = by_id()["lora"].plain
@@ -72,10 +72,10 @@ async def test_it_is_off_for_other_models_and_can_be_turned_on_and_off():
     app = LocalLLMApp(opener(engine, "tickets"))
     async with app.run_test(size=SIZE) as pilot:
         screen = await ready(pilot)
-        assert "handbook on" not in shown(app)
+        assert "handbook · " not in shown(app)
         await say(pilot, "What is LoRA?")
         await say(pilot, "/handbook on")
-        assert "handbook on" in shown(app)
+        assert "handbook · " in shown(app)
         await say(pilot, "What is LoRA?")
         await say(pilot, "Who painted the Mona Lisa?")
         first, second, third = engine.prompts
@@ -88,7 +88,7 @@ async def test_it_is_off_for_other_models_and_can_be_turned_on_and_off():
         app.screen.query_one("#handbook").value = "off"  # type: ignore[attr-defined]
         await pilot.press("ctrl+s")
         await ready(pilot)
-        assert "handbook on" not in shown(app)
+        assert "handbook · " not in shown(app)
         assert json.loads(app.store.chat(1).settings.to_json())["handbook"] is False
         screen.action_handbook()
         await ready(pilot)
@@ -101,7 +101,7 @@ async def test_an_adapter_turns_it_off_and_compared_replies_get_the_same_prompt(
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await ready(pilot)
         await say(pilot, "/adapter tickets")
-        assert "handbook on" not in shown(app)
+        assert "handbook · " not in shown(app)
         await say(pilot, "What is LoRA?")
         assert engine.prompts == ["<user>What is LoRA?<assistant>"]
         await say(pilot, "/compare tickets")

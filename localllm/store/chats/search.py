@@ -8,7 +8,7 @@ from localllm.store.chats.store import COLUMNS, record
 
 SHORTEST_INDEXED = 3
 """Characters of a word from which on the index of trigrams knows it; shorter ones are looked for in the text itself."""
-_AROUND = 40  # characters of an excerpt on either side of the match
+_BEFORE, _AFTER = 14, 80  # characters of an excerpt around the match, which is to be seen in a narrow list too
 
 
 def search(database: Database, query: str, limit: int = 100) -> list[Found]:
@@ -48,7 +48,7 @@ def excerpt(text: str, words: list[str]) -> str:
     """One line around the first place where a word stands."""
     lowered = text.lower()
     at = min((place for word in words if (place := lowered.find(word.lower())) >= 0), default=0)
-    start, end = max(0, at - _AROUND), at + 2 * _AROUND
+    start, end = max(0, at - _BEFORE), at + _AFTER
     line = " ".join(text[start:end].split())
     return f"{'…' if start else ''}{line}{'…' if end < len(text) else ''}"
 

@@ -46,7 +46,7 @@ class ChooseScreen(ModalScreen[str | None]):
                     yield Static(Content(sanitize(self._text)))
             if self._filtered:
                 yield Input(placeholder="Type to filter", compact=True)
-            yield OptionList(*map(_option, self._answers), markup=False, compact=True)
+            yield OptionList(*self._options(), markup=False, compact=True)
 
     def on_mount(self) -> None:
         self.query_one(Input if self._filtered else OptionList).focus()
@@ -57,9 +57,8 @@ class ChooseScreen(ModalScreen[str | None]):
         words = event.value.lower().split()
         options = self.query_one(OptionList)
         options.clear_options()
-        fitting = [a for a in self._answers if all(word in f"{a.name} {a.detail}".lower() for word in words)]
-        options.add_options(map(_option, fitting))
-        options.highlighted = 0 if fitting else None
+        options.add_options(self._options(words))
+        options.highlighted = 0 if options.option_count else None
 
     @on(Input.Submitted)
     def submitted(self) -> None:
@@ -74,10 +73,18 @@ class ChooseScreen(ModalScreen[str | None]):
 
     @on(OptionList.OptionSelected)
     def chosen(self, event: OptionList.OptionSelected) -> None:
-        self.dismiss(event.option_id)
+        self.dismiss(self._answers[int(event.option_id or 0)].id)
+
+    def _options(self, words: Sequence[str] = ()) -> list[Option]:
+        """Those with all the words. Their ids are numbers: names from elsewhere may be the same."""
+        return [
+            _option(number, answer)
+            for number, answer in enumerate(self._answers)
+            if all(word in f"{answer.name} {answer.detail}".lower() for word in words)
+        ]
 
 
-def _option(answer: Answer) -> Option:
+def _option(number: int, answer: Answer) -> Option:
     detail = f"\n  {sanitize_line(answer.detail)}" if answer.detail else ""
     text = Content.assemble((sanitize_line(answer.name), "bold"), (detail, "dim"))
-    return Option(text, id=answer.id, disabled=answer.disabled)
+    return Option(text, id=str(number), disabled=answer.disabled)

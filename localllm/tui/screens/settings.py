@@ -59,7 +59,7 @@ class SettingsScreen(ModalScreen[ChatSettings | None]):
                     now = next(name for name, asked in _ASKED.items() if asked is self._settings.handbook)
                     choices = [(Content(text), name) for name, text in HANDBOOK.items()]
                     yield Select[str](choices, value=now, allow_blank=False, id="handbook", compact=True)
-                    yield Static("questions about localllm, before the model", classes="meaning")
+                    yield Static("for questions about localllm", classes="meaning")
                 yield Label("System prompt", classes="heading")
                 with Horizontal(classes="row"):
                     yield Select[str](self._library(), prompt="From your library", id="library", compact=True)

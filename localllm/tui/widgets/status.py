@@ -37,7 +37,7 @@ class StatusBar(Horizontal):
         self.query_one("#activity", Static).update(Content(self.activity + speed), layout=False)
 
     def watch_handbook(self, on: bool) -> None:
-        self.query_one("#handbook", Static).update(Content("handbook on · " if on else ""))
+        self.query_one("#handbook", Static).update(Content("handbook · " if on else ""))
 
     def watch_context(self, context: tuple[int, int]) -> None:
         label = self.query_one("#context", Static)
