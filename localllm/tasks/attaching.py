@@ -82,7 +82,7 @@ def with_attachments(message: str, files: list[Attachment]) -> str:
 
 def apart(content: str) -> tuple[str, list[str]]:
     """What `with_attachments` put together: the message, and the texts of its files."""
-    texts = []
+    texts: list[str] = []
     while match := _LAST_FILE.search(content):
         texts.insert(0, match[2])
         content = content[: match.start()]

@@ -95,11 +95,10 @@ def numbers(job: TrainingJob) -> Content:
 
 
 def _memory(job: TrainingJob) -> str:
-    """The most that was held so far, and what it was estimated to be."""
-    estimate = f"{job.memory / 1e6:.0f} MB"
-    if not job.peak_mb:
-        return f"about {estimate}"
-    return f"memory {job.peak_mb:.0f} MB" + (f" of about {estimate}" if job.memory else "")
+    """The most that was held so far; before the first step, what it was estimated to be."""
+    if job.peak_mb:
+        return f"memory {job.peak_mb:.0f} MB" if job.peak_mb < 1000 else f"memory {job.peak_mb / 1000:.1f} GB"
+    return f"about {job.memory / 1e6:.0f} MB"
 
 
 def legend(job: TrainingJob) -> Content:

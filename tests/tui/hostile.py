@@ -1,19 +1,13 @@
-"""The app with every name hostile, as a program: model, title, description, adapters, models to choose from.
-
-Conversations are read from LOCALLLM_HOME, where the caller has put titles and texts of the same kind.
-"""
+"""A chat of which every name is hostile: model, title, description, system prompt, adapters, models to choose from."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from localllm.engine.fake import FakeEngine
 from localllm.engine.session import Session
-from localllm.paths import Home
 from localllm.tasks.chat import Chat
-from localllm.tui.app import run_chat
 from localllm.types import AdapterRef, ModelRef
 
 CODES = (*range(0x20), 0x7F, *range(0x80, 0xA0))
@@ -23,7 +17,7 @@ CODES = (*range(0x20), 0x7F, *range(0x80, 0xA0))
 def attack(code: int) -> str:
     """A colour, a window title and a bell, if the character is what begins or ends such things."""
     c = chr(code)
-    return f"a{c}[31337m{c}]0;owned{c}b"
+    return f"a{c}[77m{c}]0;own{c}b"
 
 
 class HostileRegistry:
@@ -42,7 +36,3 @@ def hostile_chat() -> Any:
     engine = FakeEngine()
     registry: Any = HostileRegistry()
     return Chat(engine, Session(engine, system=all_of_them), model, registry)
-
-
-if __name__ == "__main__":
-    sys.exit(run_chat(hostile_chat, model=attack(0x1B), home=Home.locate()))
