@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -126,9 +126,9 @@ def open_chat(
 ) -> Chat:
     """Load a model in a child process, so that a crash in it leaves the conversation, and begin one.
 
-    `sampling` is for this model, and what `sampling_for` gives for one that is switched to. `force` holds for this model
-    and for those that are opened later in its place. Raises what `open_model` raises, and TemplateError for a file that
-    can only continue text.
+    `sampling` is for this model, and what `sampling_for` gives for one that is switched to. `force` holds for this
+    model and for those that are opened later in its place. Raises what `open_model` raises, and TemplateError for a
+    file that can only continue text.
     """
 
     def opening(name: str, adapter: str | None, force: bool = force) -> Opened:
