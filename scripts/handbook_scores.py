@@ -1,8 +1,9 @@
 """How well the handbook's search finds: the right entry first, among the first three, and what is declined.
 
-    python scripts/handbook_scores.py [--misses] [--heldout] [--blind]
+    python scripts/handbook_scores.py [--misses] [--development] [--heldout] [--blind]
 
-Questions lie in tests/handbook/questions. Those in heldout.jsonl were put aside when they were written: look at their
+Questions lie in tests/handbook/questions. Those in development.jsonl were written from the entries' titles alone, before
+the certainty was fitted. Those in heldout.jsonl were put aside when they were written: look at their
 shares, not at single ones, while the search is being changed. Those in blind.jsonl were written by somebody who knew
 the entries' texts alone, and are for the last look: change nothing because of them.
 """
@@ -76,6 +77,7 @@ def shares(asked: Sequence[Asked]) -> Shares:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--misses", action="store_true", help="print what went wrong, but nothing held out")
+    parser.add_argument("--development", action="store_true", help="also the shares on questions written from titles")
     parser.add_argument("--heldout", action="store_true", help="also the shares on held-out questions")
     parser.add_argument("--blind", action="store_true", help="also the shares on questions that nothing is tuned on")
     args = parser.parse_args()
@@ -85,8 +87,8 @@ def main() -> None:
     for voice, rows in tuning.items():
         _line(voice, rows)
     _line("all three voices", [row for voice, rows in tuning.items() for row in rows if voice != OTHERS])
-    for name, wanted in (("heldout", args.heldout), ("blind", args.blind)):
-        if wanted:
+    for name in ("development", "heldout", "blind"):
+        if getattr(args, name):
             _by_voice(name, read(name))
     if args.misses:
         _misses([row for rows in tuning.values() for row in rows])
