@@ -1,7 +1,7 @@
 """The search over the handbook: an FTS5 index in memory, made in a few milliseconds when it is first asked.
 
 Each word of a question that has a topic is looked up by itself. An entry's points are the sum of its words' BM25 over
-weighted columns; how sure a hit is depends on how much of the question, by the rarity of its words, the entry holds.
+weighted columns. How sure a hit is depends mainly on how much of the question, by the rarity of its words, it holds.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import math
 import re
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from localllm.handbook import terms
+from localllm.handbook.certainty import FOUND, Evidence, certainty
 from localllm.handbook.entries import Entry, Kind, entries
 from localllm.handbook.spelling import nearest
 
@@ -23,19 +24,13 @@ COLUMNS = ("title", "words", "says", "body")
 WEIGHTS = (6.0, 5.0, 3.0, 1.0)
 """Of a word in each column."""
 STRONG = "{title words says}"
-TOPIC, TOPICS = 0.15, 2
-"""What each word that is typical of this program adds to the certainty, and how many of them count."""
-THIS = 0.1
-"""What it adds that the question says "it" of something that it does not name."""
-SAID, ALL_SAID = 0.4, 0.7
-"""What it adds that people say so: times the share of the question's turns of phrase, and for all of them."""
 BODY = 0.5
 """How far a word counts as held that stands in the body alone."""
 STANDS = 1.5
 """Points of a word, times its rarity, that stands in a title, in what people say or in a message."""
 WHOLE = 1.0
 """The same for each word of a title or phrase that stands in the question as a whole."""
-TURNS = 0.7
+TURNS, TURNS_OF = 0.7, (2, 3)
 """The same for each two or three words of the question, with a topic or not, that stand so in one of these."""
 KIND = 2.0
 """Points of an entry that is of the kind that the question asks for."""
@@ -47,8 +42,6 @@ MISSPELT = 0.75
 """How far a word counts that was found by its spelling."""
 PHRASE = 0.6
 """How much two neighbouring words add where they are neighbours in the entry too."""
-FOUND = 0.7
-"""The certainty from which on the best entry is an answer; below it the handbook has none."""
 
 
 _CUES: tuple[tuple[re.Pattern[str], tuple[Kind, ...]], ...] = (
@@ -69,16 +62,18 @@ class Hit:
     points: float
     """For the order only."""
     certainty: float
-    """How sure it is that the entry is about the question: mainly the share of it that the entry holds."""
+    """How sure it is that the entry is about the question, between 0 and 1."""
 
 
 @dataclass(frozen=True)
 class _Term:
     text: str
     weight: float
+    """Below 1 where the word was found by its spelling, 0 where it was not found."""
     rarity: float
     bm25: dict[int, float]
     strong: frozenset[int]
+    ordinary: bool
 
 
 class Index:
@@ -86,6 +81,7 @@ class Index:
 
     def __init__(self, given: Sequence[Entry]) -> None:
         self._entries = tuple(given)
+        self._phrases: dict[int, frozenset[frozenset[str]]] = {}
         self._db = sqlite3.connect(":memory:", check_same_thread=False)
         self._db.execute(f"CREATE VIRTUAL TABLE book USING fts5({', '.join(COLUMNS)}, tokenize = 'porter ascii')")
         rows = []
@@ -104,7 +100,34 @@ class Index:
 
     def search(self, question: str, most: int = 3) -> list[Hit]:
         """The best entries, best first. Whether they answer is for `answers` to say."""
+        return [
+            Hit(self._entries[number], points, certainty(seen)) for number, points, seen in self.seen(question, most)
+        ]
+
+    def seen(self, question: str, most: int) -> list[tuple[int, float, Evidence]]:
+        """The best entries by number, with their points and what speaks for them."""
         looked = [self._look(word) for word in terms.asked(question)]
+        turns = {length: self._turns(question, length) for length in TURNS_OF}
+        points = self._points(looked, chain.from_iterable(turns.values()))
+        rarity = {terms.stem(term.text): term.rarity for term in looked}
+        wanted = _kinds(question)
+        whole = {number: self._whole(number, rarity) for number, _ in _best(points, CLOSER)}
+        for number, held in whole.items():
+            points[number] += WHOLE * held + KIND * (self._entries[number].kind in wanted)
+        best = _best(points, max(most, 2))
+        found = []
+        for number, score in best[:most]:
+            rival = next((other for n, other in best if n != number), 0.0)
+            margin = (score - rival) / max(score, rival)
+            more = {"points": math.log1p(score), "margin": margin, "whole": math.log1p(whole.get(number, 0.0))}
+            said = sum(number in entries for entries in turns[3]) / (len(turns[3]) or 1)
+            found.append(
+                (number, score, Evidence(said=said, **more, **_held(number, looked), **_about(question, looked)))
+            )
+        return found
+
+    def _points(self, looked: Sequence[_Term], turns: Iterable[set[int]]) -> defaultdict[int, float]:
+        """Of each entry, for the words, for neighbours among them and for turns of phrase."""
         points: defaultdict[int, float] = defaultdict(float)
         for term in looked:
             for number, score in term.bm25.items():
@@ -112,58 +135,40 @@ class Index:
         for first, second in pairwise(looked):
             for number, score in self._scores(f'"{first.text} {second.text}"').items():
                 points[number] += PHRASE * score
-        turns = self._turns(question)
         for found in turns:
             for number in found:
                 points[number] += TURNS * math.log(1 + len(self._entries) / (1 + len(found)))
-        rarity = {terms.stem(term.text): term.rarity for term in looked}
-        wanted = _kinds(question)
-        for number, _ in _best(points, CLOSER):
-            points[number] += WHOLE * self._whole(number, rarity) + KIND * (self._entries[number].kind in wanted)
-        about = _about(question, [term.text for term in looked])
-        return [
-            Hit(self._entries[number], score, about + self._held(number, looked) + self._said(number, question))
-            for number, score in _best(points, most)
-        ]
+        return points
 
-    def _turns(self, question: str, lengths: Sequence[int] = (2, 3)) -> list[set[int]]:
+    def _turns(self, question: str, length: int) -> list[set[int]]:
         """For each turn of phrase of so many words, the entries of which people speak in it."""
         words = terms.words_of(question)
-        turns = {" ".join(words[i : i + n]) for n in lengths for i in range(len(words) - n + 1)}
+        turns = {" ".join(words[i : i + length]) for i in range(len(words) - length + 1)}
         return [set(self._scores(f'{STRONG} : "{turn}"')) for turn in sorted(turns)]
-
-    def _said(self, number: int, question: str) -> float:
-        found = self._turns(question, (3,))
-        share = sum(number in entries for entries in found) / len(found) if found else 0.0
-        return ALL_SAID if share == 1 else SAID * share
 
     def _whole(self, number: int, rarity: dict[str, float]) -> float:
         """The most that a title or phrase of an entry holds of the question, if all of it stands there."""
         asked = set(rarity)
-        entry = self._entries[number]
-        phrases = (frozenset(map(terms.stem, terms.asked(phrase))) for phrase in (entry.title, *entry.words))
-        return max((sum(rarity[w] for w in phrase) for phrase in phrases if phrase <= asked), default=0)
-
-    def _held(self, number: int, looked: Sequence[_Term]) -> float:
-        """The share of the question's words, by their rarity, that an entry holds."""
-        held = (
-            term.weight * term.rarity * (1.0 if number in term.strong else BODY)
-            for term in looked
-            if number in term.bm25
-        )
-        return sum(held) / (sum(term.rarity for term in looked) or 1.0)
+        if number not in self._phrases:
+            entry = self._entries[number]
+            phrases = (frozenset(map(terms.stem, terms.asked(phrase))) for phrase in (entry.title, *entry.words))
+            self._phrases[number] = frozenset(phrases)
+        return max((sum(rarity[w] for w in phrase) for phrase in self._phrases[number] if phrase <= asked), default=0.0)
 
     def _look(self, word: str) -> _Term:
         """A word in the index, as it is or as it should be written."""
-        weight, scores = 1.0, self._scores(f'"{word}"')
-        if not scores and (meant := nearest(word, self._known)):
+        known, weight, scores = terms.language(), 1.0, self._scores(f'"{word}"')
+        ordinary = terms.stem(word) in known.ordinary
+        may_be_misspelt = not scores and not ordinary and terms.stem(word) not in known.elsewhere
+        if may_be_misspelt and (meant := nearest(word, self._known)):
+            ordinary = meant in known.stop or terms.stem(meant) in known.ordinary
             word = next(iter(terms.asked(meant)), meant)
             weight, scores = MISSPELT, self._scores(f'"{word}"')
         if not scores:
-            return _Term(word, 0.0, NUMBER if word.isdigit() else UNKNOWN, {}, frozenset())
+            return _Term(word, 0.0, NUMBER if word.isdigit() else UNKNOWN, {}, frozenset(), ordinary)
         strong = frozenset(self._scores(f'{STRONG} : "{word}"'))
         rarity = math.log(1 + len(self._entries) / (1 + len(strong)))
-        return _Term(word, weight, rarity, scores, strong)
+        return _Term(word, weight, rarity, scores, strong, ordinary)
 
     def _scores(self, match: str) -> dict[int, float]:
         weights = ", ".join(map(str, WEIGHTS))
@@ -189,10 +194,31 @@ def _kinds(question: str) -> tuple[Kind, ...]:
     return ()
 
 
-def _about(question: str, words: Sequence[str]) -> float:
-    """What the wording adds to the certainty that the question is about this program."""
-    topical = sum(word in terms.language().topic for word in words)
-    return TOPIC * min(topical, TOPICS) + THIS * bool(_THIS.search(question.lower()))
+def _held(number: int, looked: Sequence[_Term]) -> dict[str, float]:
+    """How much of the question, by the rarity of its words, an entry holds and what it does not."""
+    held = ordinary = missed = 0.0
+    for term in looked:
+        if number not in term.bm25:
+            missed += term.rarity * (not term.ordinary and bool(term.bm25))
+        elif term.ordinary:
+            ordinary += term.weight * term.rarity * (1.0 if number in term.strong else BODY)
+        else:
+            held += term.weight * term.rarity * (1.0 if number in term.strong else BODY)
+    whole = sum(term.rarity for term in looked if not term.ordinary)
+    amounts = {"mass": held, "ordinary": ordinary, "missed": missed}
+    return {"held": held / (whole or 1.0)} | {name: math.log1p(amount) for name, amount in amounts.items()}
+
+
+def _about(question: str, looked: Sequence[_Term]) -> dict[str, float]:
+    """What the wording says of whether the question is about this program, whatever the entry."""
+    return {
+        "unknown": min(3, sum(not term.bm25 and not term.ordinary and not term.text.isdigit() for term in looked)),
+        "elsewhere": min(3, sum(terms.stem(term.text) in terms.language().elsewhere for term in looked)),
+        "misspelt": min(2, sum(0 < term.weight < 1 and not term.ordinary for term in looked)),
+        "topical": min(3, sum(term.text in terms.language().topic for term in looked)),
+        "length": math.log1p(len(terms.words_of(question))),
+        "this": float(bool(_THIS.search(question.lower()))),
+    }
 
 
 def answers(hits: Sequence[Hit]) -> bool:

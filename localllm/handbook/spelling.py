@@ -11,14 +11,14 @@ def nearest(word: str, known: Mapping[str, int]) -> str | None:
     """The known word with the fewest mistakes to `word`; among equals one with its first letter, then the commonest.
 
     A mistake is a letter too many, missing or wrong, or two that changed places. One is forgiven from 4 letters on, two
-    from 7; the first letter may be wrong from 6 on. A word that sounds alike is near at any length. Words with digits
-    are taken as they are.
+    from 9; a letter may be wrong from 6 on, since short words with one letter changed are mostly other words. A word
+    that sounds alike is near at any length. Words with digits are taken as they are.
     """
     if not word.isalpha() or len(word) < 3:
         return None
     if alike := [other for other in known if abs(len(other) - len(word)) < 3 and sound(other) == sound(word)]:
         return max(alike, key=lambda other: known[other])
-    most = 0 if len(word) < 4 else 1 if len(word) < 7 else 2
+    most = 0 if len(word) < 4 else 1 if len(word) < 9 else 2
     best: tuple[int, bool, int] | None = None
     found = None
     letters = set(word)
@@ -27,6 +27,8 @@ def nearest(word: str, known: Mapping[str, int]) -> str | None:
             continue
         mistakes = distance(word, other, most)
         if mistakes > most or (other[0] != word[0] and (mistakes > 1 or len(word) < 6)):
+            continue
+        if len(word) < 6 and len(word) == len(other) and letters != set(other):
             continue
         rank = (mistakes, other[0] != word[0], -count)
         if best is None or rank < best:

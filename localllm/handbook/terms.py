@@ -29,11 +29,15 @@ class Language:
     """Words without a topic of their own."""
     topic: frozenset[str]
     """Words that make it likely that a question is about this program."""
+    ordinary: frozenset[str]
+    """Stems of words that people use whatever they talk about."""
+    elsewhere: frozenset[str]
+    """Stems of words of other topics, which are not misspelt words of ours."""
 
 
 @cache
 def language() -> Language:
-    """From `synonyms.toml`."""
+    """From `synonyms.toml`, `ordinary.txt` and `elsewhere.txt`."""
     table = tomllib.loads(_FILE.read_text("utf-8"))
     synonyms: dict[str, list[str]] = {}
     phrases: dict[tuple[str, str], list[tuple[tuple[str, ...], str]]] = {}
@@ -48,7 +52,15 @@ def language() -> Language:
     for found in phrases.values():
         found.sort(key=lambda pair: -len(pair[0]))
     stop, topic = (frozenset(word for line in table[key] for word in line.split()) for key in ("stop", "topic"))
-    return Language(synonyms, phrases, stop, topic)
+    elsewhere = _stems("elsewhere.txt") - frozenset(map(stem, topic))
+    ordinary = _stems("ordinary.txt") - elsewhere - frozenset(map(stem, topic))
+    return Language(synonyms, phrases, stop, topic, ordinary, elsewhere)
+
+
+def _stems(name: str) -> frozenset[str]:
+    """Of the words of a file; lines that begin with # say what they are."""
+    lines = Path(__file__).with_name(name).read_text("utf-8").splitlines()
+    return frozenset(stem(word) for line in lines if not line.startswith("#") for word in line.split())
 
 
 def words_of(text: str) -> list[str]:

@@ -1,0 +1,71 @@
+"""How sure it is that an entry is about a question: a logistic function of what the search saw.
+
+Its coefficients were fitted by `scripts/handbook_fit.py` on questions about the program and on others.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import astuple, dataclass
+
+FOUND = 0.5
+"""The certainty from which on the best entry is an answer; below it the handbook has none."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for an entry and against it. Words are those that have a topic; ordinary ones say little."""
+
+    held: float
+    """Share of the question's words that are not ordinary, by their rarity, that the entry holds."""
+    mass: float
+    """The rarity of these, as log(1 + sum)."""
+    ordinary: float
+    """The same of the ordinary words that it holds."""
+    missed: float
+    """The same of the words that other entries hold and this one does not."""
+    unknown: float
+    """Words that are not ordinary and stand nowhere in the handbook; at most 3 count."""
+    elsewhere: float
+    """Words of other topics, whether the handbook holds them or not; at most 3 count."""
+    misspelt: float
+    """Words, not ordinary ones, that were found by their spelling; at most 2 count."""
+    topical: float
+    """Words that are typical of this program; at most 3 count."""
+    points: float
+    """Of the entry, as log(1 + points)."""
+    margin: float
+    """How far the points lie above those of the next entry, as a share; below the best for all others."""
+    whole: float
+    """The rarity of the longest title or phrase that stands in the question as a whole, as log(1 + sum)."""
+    said: float
+    """Share of the question's turns of three words that stand in the entry's phrases."""
+    length: float
+    """log(1 + words)."""
+    this: float
+    """1 where the question says "it" of something that it does not name."""
+
+
+COEFFICIENTS = Evidence(
+    held=1.470,
+    mass=-0.078,
+    ordinary=0.353,
+    missed=-0.409,
+    unknown=-1.905,
+    elsewhere=-1.807,
+    misspelt=3.419,
+    topical=1.503,
+    points=0.823,
+    margin=0.434,
+    whole=0.692,
+    said=1.209,
+    length=-1.998,
+    this=3.365,
+)
+INTERCEPT = -0.959
+
+
+def certainty(evidence: Evidence) -> float:
+    """Between 0 and 1."""
+    score = INTERCEPT + sum(c * x for c, x in zip(astuple(COEFFICIENTS), astuple(evidence), strict=True))
+    return 1 / (1 + math.exp(-score))
