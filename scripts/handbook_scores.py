@@ -2,10 +2,10 @@
 
     python scripts/handbook_scores.py [--misses] [--development] [--heldout] [--blind]
 
-Questions lie in tests/handbook/questions. Those in development.jsonl were written from the entries' titles alone, before
-the certainty was fitted. Those in heldout.jsonl were put aside when they were written: look at their
+Questions lie in tests/handbook/questions. Those in heldout.jsonl were put aside when they were written: look at their
 shares, not at single ones, while the search is being changed. Those in blind.jsonl were written by somebody who knew
-the entries' texts alone, and are for the last look: change nothing because of them.
+the entries' texts alone, and are for the last look: change nothing because of them. Those in development.jsonl were
+written from titles, but by the hand that wrote many of the entries' words: they flatter the order, not the certainty.
 """
 
 from __future__ import annotations

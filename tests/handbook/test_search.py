@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from localllm.handbook.certainty import FOUND
 from localllm.handbook.entries import Entry, by_id, entries
 from localllm.handbook.index import Index, answers, handbook
 from localllm.handbook.spelling import distance, nearest
-from localllm.handbook.terms import asked, indexed, stem
+from localllm.handbook.terms import asked, indexed, language, stem
 from scripts.handbook_scores import OTHERS, Asked, read, shares
 
 VOICES = ("newcomer", "expert", "nonnative")
@@ -32,20 +33,28 @@ def test_the_questions_are_enough_and_name_entries_that_exist(everything: dict[s
 def test_questions_that_were_held_out_find_their_entry(everything: dict[str, list[Asked]]) -> None:
     held = [row for row in everything["heldout"] if row.entries]
     found = shares(held)
-    assert found.first >= 0.78
-    assert found.three >= 0.92
-
-
-def test_all_questions_together_find_their_entry(everything: dict[str, list[Asked]]) -> None:
-    found = shares([row for rows in everything.values() for row in rows if row.entries])
     assert found.first >= 0.80
     assert found.three >= 0.92
     assert found.declined <= 0.08
 
 
+def test_all_questions_together_find_their_entry(everything: dict[str, list[Asked]]) -> None:
+    found = shares([row for rows in everything.values() for row in rows if row.entries])
+    assert found.first >= 0.86
+    assert found.three >= 0.94
+    assert found.declined <= 0.08
+
+
 def test_questions_about_other_things_are_declined(everything: dict[str, list[Asked]]) -> None:
-    assert shares([row for rows in everything.values() for row in rows if not row.entries]).declined >= 0.87
-    assert shares([row for row in everything["heldout"] if not row.entries]).declined >= 0.86
+    assert shares([row for rows in everything.values() for row in rows if not row.entries]).declined >= 0.9
+    assert shares([row for row in everything["heldout"] if not row.entries]).declined >= 0.88
+
+
+def test_questions_written_from_titles_are_answered_and_others_declined() -> None:
+    rows = read("development")
+    assert {name for row in rows for name in row.entries} <= set(by_id())
+    assert shares([row for row in rows if row.entries]).declined <= 0.08
+    assert shares([row for row in rows if not row.entries]).declined >= 0.9
 
 
 def test_a_message_of_the_program_finds_what_explains_it() -> None:
@@ -78,6 +87,24 @@ def test_spellings_and_compounds_find_the_same(question: str, wanted: str) -> No
 )
 def test_anything_may_be_asked(question: str) -> None:
     assert not answers(handbook().search(question))
+
+
+def test_ordinary_words_say_little_and_words_of_other_topics_much() -> None:
+    def sure(question: str) -> float:
+        return handbook().search(question)[0].certainty
+
+    plain = sure("how do I merge an adapter into a model")
+    assert sure("my colleague urgently wishes to merge an adapter into a model") > FOUND
+    assert sure("how do I merge an adapter into a bicycle") < plain
+    assert sure("how do I merge a bicycle into a motorway") < FOUND
+
+
+def test_a_word_of_another_topic_is_not_a_misspelt_one() -> None:
+    words = language()
+    assert stem("wine") in words.elsewhere
+    assert stem("somebody") in words.ordinary
+    assert not words.ordinary & words.elsewhere
+    assert not (words.ordinary | words.elsewhere) & {stem(word) for word in words.topic}
 
 
 def test_the_order_does_not_depend_on_chance() -> None:
@@ -119,5 +146,7 @@ def test_the_nearest_word_is_the_one_that_was_meant() -> None:
     assert nearest("adaptr", known) == "adapter"
     assert nearest("alfa", known) == "alpha"
     assert nearest("los", known) == "loss"
+    assert nearest("tokne", known) == "token"
+    assert nearest("taken", known) is None
     assert nearest("cathedral", known) is None
     assert nearest("q4", known) is None
