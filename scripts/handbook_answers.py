@@ -1,24 +1,42 @@
 """What the built-in model makes of the right entry: how often its answer holds the deciding sentence.
 
-    python scripts/handbook_answers.py [--model guide.gguf] [--questions 120] [--show]
+    python scripts/handbook_answers.py [--model guide.gguf] [--set tuning|heldout|blind] [--questions 120] [--looked-up]
 
-Questions are those of tests/handbook/questions, each asked with its right entry in the layout of the program, greedily.
+Questions are those of tests/handbook/questions, each asked greedily with its right entry in the layout of the program,
+or with what the program finds. The blind ones name their deciding sentence; of the others it is the entry's first.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import re
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from localllm.engine.base import Engine
+    from localllm.handbook.entries import Entry
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 _NAMED = re.compile(r"--[a-z][a-z-]+|localllm [a-z]+|[\w/-]+\.(?:toml|jsonl|md|html|gguf|csv)")
 LIMIT = 200
 """Tokens of an answer."""
+SETS = {"tuning": ("newcomer", "expert", "nonnative"), "heldout": ("heldout",)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A question, its right entry, and the sentence of it that answers."""
+
+    question: str
+    entry: Entry
+    deciding: str
 
 
 @dataclass
@@ -27,9 +45,11 @@ class Counts:
 
     asked: int = 0
     deciding: int = 0
-    """Those that hold the first sentence of the entry."""
+    """Those that hold the deciding sentence."""
     command: int = 0
     """Those that hold it, or the command that stands in it."""
+    first: int = 0
+    """Those that hold the first sentence of what was read."""
     sentences: int = 0
     """Those that are nothing but whole sentences of the entry."""
     not_said: int = 0
@@ -38,13 +58,16 @@ class Counts:
     invented: int = 0
     """Those that name an option, command or file that the entry does not."""
 
-    def add(self, answer: str, passage: list[str], command: str, ended: bool) -> None:
-        """Judge one answer by the sentences of the entry; `command` is the one in its first, if there is one."""
+    def add(self, answer: str, case: Case, passage: Sequence[str], ended: bool) -> None:
+        """Judge one answer by the sentences of what was read."""
         self.asked += 1
-        self.deciding += passage[0] in answer
-        self.command += passage[0] in answer or bool(command and command in answer)
+        command = re.search(r"`([^`]+)`", case.deciding)
+        held = case.deciding.replace("`", "") in answer
+        self.deciding += held
+        self.command += held or bool(command and command[1] in answer)
+        self.first += passage[0] in answer
         left = answer
-        for sentence in passage:
+        for sentence in sorted(passage, key=len, reverse=True):
             left = left.replace(sentence, "")
         self.sentences += bool(answer.strip()) and not left.strip()
         self.not_said += "does not say" in answer
@@ -52,28 +75,58 @@ class Counts:
         self.invented += any(name not in " ".join(passage) for name in _NAMED.findall(answer))
 
 
-def measure(model: Path, number: int, show: bool) -> Counts:
-    """Ask `number` questions, drawn with a fixed seed."""
+def cases(name: str) -> list[Case]:
+    """The questions of a set that the handbook answers."""
+    from localllm.handbook.entries import by_id
+    from scripts.handbook_scores import QUESTIONS, read
+
+    if name == "blind":
+        rows = [json.loads(line) for line in (QUESTIONS / "blind.jsonl").read_text("utf-8").splitlines()]
+        return [Case(r["question"], by_id()[r["entries"][0]], r["deciding"]) for r in rows if r.get("entries")]
+    asked = [row for part in SETS[name] for row in read(part) if row.entries]
+    found = [(row.question, by_id()[row.entries[0]]) for row in asked]
+    return [Case(question, entry, entry.sentences[0]) for question, entry in found]
+
+
+def answer(engine: Engine, prompt: str) -> tuple[str, bool]:
+    """The greedy answer, and whether it ended by itself."""
     from localllm.engine.base import Finished, Request, TextDelta, stream
+    from localllm.types import Message, Sampling
+
+    tokens = engine.encode_chat([Message("user", prompt)])
+    events = list(stream(engine, Request(tuple(tokens), Sampling(max_tokens=LIMIT)), None))
+    text = "".join(event.text for event in events if isinstance(event, TextDelta))
+    return text, any(isinstance(event, Finished) and event.reason == "stop" for event in events)
+
+
+def right_entry(case: Case) -> Sequence[Entry]:
+    """Only the entry that answers."""
+    return [case.entry]
+
+
+def looked_up(case: Case) -> Sequence[Entry]:
+    """What the program gives the model to read; nothing where it declines."""
+    from localllm.tasks.looking_up import look_up
+
+    found = look_up(case.question)
+    return found.entries if found else ()
+
+
+def measure(model: Path, asked: list[Case], reads: Callable[[Case], Sequence[Entry]], show: bool) -> Counts:
+    """Ask all; a question that has nothing to read counts as asked only."""
     from localllm.engine.llama import LlamaEngine
     from localllm.handbook.context import prompt
-    from localllm.handbook.entries import by_id
-    from localllm.types import Message, Sampling
-    from scripts.handbook_scores import read
 
-    asked = [row for name in ("newcomer", "expert", "nonnative", "heldout") for row in read(name) if row.entries]
     engine, counts = LlamaEngine.open(model, n_ctx=1024), Counts()
-    for row in random.Random(0).sample(asked, min(number, len(asked))):
-        entry = by_id()[row.entries[0]]
-        tokens = engine.encode_chat([Message("user", prompt(row.question, [entry]))])
-        events = list(stream(engine, Request(tuple(tokens), Sampling(max_tokens=LIMIT)), None))
-        answer = "".join(event.text for event in events if isinstance(event, TextDelta))
-        ended = any(isinstance(event, Finished) and event.reason == "stop" for event in events)
-        command = re.search(r"`([^`]+)`", entry.sentences[0])
-        passage = [sentence.replace("`", "") for sentence in entry.sentences]
-        counts.add(answer, passage, command[1] if command else "", ended)
+    for case in asked:
+        found = reads(case)
+        if not found:
+            counts.asked += 1
+            continue
+        text, ended = answer(engine, prompt(case.question, found))
+        counts.add(text, case, [s.replace("`", "") for entry in found for s in entry.sentences], ended)
         if show:
-            print(f"{row.question}\n  {answer}")
+            print(f"{' ' if case.deciding.replace('`', '') in text else '*'} {case.question}\n    {text}")
     engine.close()
     return counts
 
@@ -81,10 +134,15 @@ def measure(model: Path, number: int, show: bool) -> Counts:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "guide.gguf")
-    parser.add_argument("--questions", type=int, default=120)
+    parser.add_argument("--set", choices=(*SETS, "blind"), default="tuning")
+    parser.add_argument("--questions", type=int, default=120, help="at most so many, drawn with a fixed seed; 0: all")
+    parser.add_argument("--looked-up", action="store_true", help="read what the search finds, not the right entry")
     parser.add_argument("--show", action="store_true", help="print questions and answers")
     args = parser.parse_args()
-    counts = measure(args.model, args.questions, args.show)
+    asked = cases(args.set)
+    if 0 < args.questions < len(asked):
+        asked = random.Random(0).sample(asked, args.questions)
+    counts = measure(args.model, asked, looked_up if args.looked_up else right_entry, args.show)
     for name, value in vars(counts).items():
         print(f"{name:10} {value:>4} {value / counts.asked:>7.1%}")
 
