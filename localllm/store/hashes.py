@@ -39,6 +39,15 @@ class FileCache:
         resolved = path.resolve()
         self._save(self._load() | {str(resolved): [*_stamp(resolved), value]})
 
+    def known(self, path: Path) -> Any:
+        """The value that is remembered for the file as it is now, or None."""
+        try:
+            resolved = path.resolve()
+            entry = self._load().get(str(resolved))
+            return entry[2] if entry and entry[:2] == _stamp(resolved) else None
+        except (OSError, LookupError):
+            return None
+
     def _load(self) -> dict[str, list[Any]]:
         try:
             table = json.loads(self._path.read_text("utf-8"))

@@ -41,6 +41,8 @@ def plan_removal(registry: Registry, name: str, *, files: bool = False) -> Remov
     try:
         model = registry.model(name)
     except ModelNotFoundError:
+        if gone := next((p for p in registry.pulled() if p.full_name == name and p.problem()), None):
+            return Removal(name, "pulled model", (manifest_of(registry.home.pulled, gone),), 0)  # its files went before
         if not adapter:
             raise
         model = None

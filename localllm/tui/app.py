@@ -20,7 +20,7 @@ from localllm.paths import Home
 from localllm.sanitize import sanitize_line
 from localllm.store.chats.store import ChatStore
 from localllm.tasks.conversations import open_store
-from localllm.tui.events import ChatWith, JobEnded, Opened, OpenFailed
+from localllm.tui.events import ChatOn, ChatWith, JobEnded, Opened, OpenFailed
 from localllm.tui.filters import ControlFilter
 from localllm.tui.keymap import KEYS, bindings, load_keys
 from localllm.tui.palette import commands
@@ -124,7 +124,7 @@ class LocalLLMApp(App[None]):
             self.push_screen(HelpScreen(self.keys))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return self.jobs is not None if action in ("finetune", "batch") else True
+        return self.jobs is not None if action in ("finetune", "batch", "models") else True
 
     def action_finetune(self) -> None:
         from localllm.tui.screens.finetune import FinetuneScreen
@@ -137,6 +137,16 @@ class LocalLLMApp(App[None]):
 
         if self.jobs is not None:
             self._show_work(BatchScreen(self.jobs))
+
+    def action_models(self) -> None:
+        from localllm.tui.screens.models import ModelsScreen
+
+        if self.jobs is not None:
+            self._show_work(ModelsScreen(self.jobs, self._model_in_use))
+
+    def _model_in_use(self) -> str:
+        chat = self.screen_stack[0]
+        return chat.state.model if isinstance(chat, ChatScreen) and chat.state is not None else ""
 
     def _show_work(self, screen: Screen[None]) -> None:
         """Over the chat, in place of another of its kind; not over a question that waits for its answer."""
@@ -160,9 +170,17 @@ class LocalLLMApp(App[None]):
     @on(ChatWith)
     def chat_with(self, event: ChatWith) -> None:
         """Back to the chat, with this adapter on its model."""
+        self._back_to_chat().chat_with(event.model, event.adapter)
+
+    @on(ChatOn)
+    def chat_on(self, event: ChatOn) -> None:
+        """Back to the chat, with this model."""
+        self._back_to_chat().use_model(event.model)
+
+    def _back_to_chat(self) -> ChatScreen:
         while not isinstance(self.screen, ChatScreen):
             self.pop_screen()
-        self.screen.chat_with(event.model, event.adapter)
+        return self.screen
 
     def action_theme(self) -> None:
         """The next theme of ours; it is remembered."""

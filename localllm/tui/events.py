@@ -169,7 +169,14 @@ class ChatWith(Message):
 
 
 @dataclass
+class ChatOn(Message):
+    """The person wants to go on with another model."""
+
+    model: str
+
+
+@dataclass
 class JobEnded(Message):
-    """A fine-tuning run or a batch is over, however it ended."""
+    """A fine-tuning run, a batch or a download is over, however it ended."""
 
     job: Job

@@ -49,6 +49,7 @@ _TABLE = (
     Action("app.theme", "f2", "Theme", "dark, light or high contrast", ""),
     Action("app.finetune", "f6", "Fine-tune", "teach a model from a file of rows"),
     Action("app.batch", "f7", "Batch", "summarize documents"),
+    Action("app.models", "f9", "Models", "find, download and delete them"),
     Action("app.quit", "ctrl+q", "Quit", "leave; everything is saved", "Quit"),
     Action("chat.stop", "escape", "Stop", "the reply is kept so far", "Stop"),
     Action("chat.new", "ctrl+n,ctrl+l", "New conversation", "begin another; this one is kept", "New"),
@@ -109,10 +110,23 @@ _TABLE = (
     Action("batch.stop", "s", "Stop", "summaries that are written stay", "Stop"),
     Action("batch.go_on", "g", "Go on", "where the batch was left", "Go on"),
     Action("batch.new", "n", "New batch", "back to the form", "New batch"),
+    Action("models.leave", "escape", "Chat", "back to it; a download goes on", "Chat"),
+    Action("models.search", "slash", "Search", "models here, the catalog, and owner/repo on the hub", "Search"),
+    Action("models.chat", "c", "Chat with it", "switch the chat to this model", "Chat with it"),
+    Action("models.get", "g", "Download", "choose a quantization, and fetch it", "Download"),
+    Action("models.stop", "s", "Stop", "the download; what has arrived is kept", "Stop"),
+    Action("models.go_on", "r", "Go on", "with the download that was left", "Go on"),
+    Action("models.drop", "x", "Dismiss", "speak no more of the download", "Dismiss"),
+    Action("models.delete", "d,delete", "Delete", "this model; what would break is said first", "Delete"),
+    Action("models.forget", "f", "Forget folder", "look there no longer; nothing is deleted", "Forget"),
+    Action("models.add", "a", "Add folder", "look for models there too"),
+    Action("models.hash", "h", "Hash", "compute the SHA-256 of its file"),
+    Action("models.refresh", "f5", "Refresh", "read the lists again"),
 )
 ACTIONS: dict[str, Action] = {action.id: action for action in _TABLE}
 KEYS: dict[str, str] = {action.id: action.keys for action in _TABLE}
-_TOGETHER = ({"app", "chat", "prompt"}, {"app", "message"}, {"app", "list"}, {"app", "finetune"}, {"app", "batch"})
+_SCREENS = ("finetune", "batch", "models")
+_TOGETHER = ({"app", "chat", "prompt"}, {"app", "message"}, {"app", "list"}, *({"app", place} for place in _SCREENS))
 """Places whose keys are in force at the same time."""
 
 
@@ -147,7 +161,7 @@ def load_keys(home: Path) -> dict[str, str]:
             hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(ACTIONS)}."
             raise UsageError(f"{path} has keys for {name!r}, which is no action.", hint)
         if not isinstance(keys, str):
-            raise UsageError(f'The keys of {name} in {path} must be text, as in "ctrl+n,f9".')
+            raise UsageError(f'The keys of {name} in {path} must be text, as in "ctrl+n,f10".')
     _refuse_clashes(KEYS | table, path)
     return table
 

@@ -16,6 +16,7 @@ from localllm.engine.base import Event, TextDelta
 from localllm.engine.fake import FakeEngine
 from localllm.engine.session import Session
 from localllm.errors import AdapterNotFoundError, EngineError, LocalLLMError, ModelNotFoundError
+from localllm.paths import Home
 from localllm.tasks.chat import Chat
 from localllm.tasks.opening import Opened
 from localllm.tui.app import LocalLLMApp
@@ -29,6 +30,7 @@ class StubRegistry:
 
     def __init__(self, *names: str) -> None:
         self.names = names
+        self.home = Home.locate()
 
     def adapters(self) -> list[AdapterRef]:
         return [AdapterRef(name, Path(f"/{name}.gguf")) for name in self.names]
@@ -40,6 +42,15 @@ class StubRegistry:
 
     def models(self) -> list[ModelRef]:
         return [ModelRef("fake", Path("/fake.gguf"), "built-in"), ModelRef("other", Path("/other.gguf"), "home")]
+
+    def manifest(self, adapter: AdapterRef) -> dict[str, Any]:
+        return {}
+
+    def pulled(self) -> list[Any]:
+        return []
+
+    def foreign(self) -> list[Any]:
+        return []
 
     def model(self, name: str) -> ModelRef:
         if name not in ("fake", "guide", "other"):

@@ -35,8 +35,8 @@ def test_a_reply_may_become_a_thought_only_while_it_begins_like_one():
 
 def test_every_action_has_a_name_and_keys_that_do_not_clash(tmp_path: Path):
     assert load_keys(tmp_path) == {}
-    (tmp_path / "keys.toml").write_text('"chat.new" = "f9"\n')
-    assert load_keys(tmp_path) == {"chat.new": "f9"}
+    (tmp_path / "keys.toml").write_text('"chat.new" = "f10"\n')
+    assert load_keys(tmp_path) == {"chat.new": "f10"}
     assert all(action.name for action in ACTIONS.values())
     assert spoken("ctrl+n,f9") == "Ctrl+N, F9"
     assert set(KEYS) == set(ACTIONS)

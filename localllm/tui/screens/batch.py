@@ -47,7 +47,7 @@ class BatchScreen(Screen[None]):
         self._rows: dict[str, tuple[str, str]] = {}
 
     def compose(self) -> ComposeResult:
-        yield TitleBar("Summarize documents")
+        yield TitleBar("Summarize documents", self.PLACE)
         with Container(id="setup"):
             yield BatchForm(self.jobs.models(), self.jobs.model, self.jobs.adapters())
             with VerticalScroll(id="report"):

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from textual.screen import Screen
 
@@ -27,6 +28,12 @@ from localllm.tui.widgets.prompt import Prompt
 from localllm.tui.widgets.sidebar import Sidebar
 from localllm.tui.widgets.status import StatusBar
 from localllm.tui.widgets.transcript import Transcript
+
+if TYPE_CHECKING:
+    from localllm.store.registry import Registry
+    from localllm.tasks.browsing import Listed
+
+_MORE = "\0more"
 
 
 class ChatActions(Screen[None]):
@@ -204,13 +211,35 @@ class ChatActions(Screen[None]):
         if not self._free() or self.host._chat is None:
             return
         assert self.state is not None
-        choices = model_choices(self.host._chat.registry, self.state.n_ctx)
-        answers = [Answer(c.name, c.name, c.facts, disabled=not c.usable) for c in choices]
+        find = partial(self._find_models, self.host._chat.registry, self.state.n_ctx)
+        self.run_worker(find, thread=True, group="models", exclusive=True)
+
+    def _find_models(self, registry: Registry, n_ctx: int) -> None:
+        """In a thread: there may be many headers to read."""
+        try:
+            self.app.call_from_thread(self._choose_model, model_choices(registry, n_ctx))
+        except LocalLLMError as error:
+            self.app.call_from_thread(self._show_error, error)
+
+    def _choose_model(self, rows: list[Listed]) -> None:
+        from localllm.tui.models_text import switch_lines
+
+        answers = [Answer(row.name, *switch_lines(row), disabled=bool(row.problem)) for row in rows]
+        if self.app.check_action("models", ()):
+            answers.append(Answer(_MORE, "Other models …", "find and download them"))
         screen = ChooseScreen("Go on with which model?", answers, filtered=len(answers) > 8)
-        self.app.push_screen(screen, lambda name: self.use_model(name) if name else None)
+
+        async def chosen(name: str | None) -> None:
+            if name == _MORE:
+                await self.app.run_action("app.models")
+            elif name:
+                self.use_model(name)
+
+        self.app.push_screen(screen, chosen)
 
     def use_model(self, name: str) -> None:
-        self._work(f"opening {sanitize_line(name)} …", partial(self.host.use_model, name))
+        if self._free():
+            self._work(f"opening {sanitize_line(name)} …", partial(self.host.use_model, name))
 
     def chat_with(self, model: str, adapter: str) -> None:
         """Go on with an adapter on the model that it was made for."""

@@ -32,10 +32,14 @@ class ChooseScreen(ModalScreen[str | None]):
 
     BINDINGS = [Binding("escape", "dismiss(None)", "Back")]
 
-    def __init__(self, title: str, answers: Sequence[Answer], text: str = "", *, filtered: bool = False) -> None:
-        """`text` stands above the answers; `filtered` adds an input that narrows them down."""
+    def __init__(
+        self, title: str, answers: Sequence[Answer], text: str = "", *, filtered: bool = False, chosen: int = 0
+    ) -> None:
+        """`text` stands above the answers; `filtered` adds an input that narrows them down; `chosen` is the answer that
+        is proposed, unless it is disabled."""
         super().__init__()
         self._title, self._answers, self._text, self._filtered = title, list(answers), text, filtered
+        self._chosen = chosen
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
@@ -50,7 +54,9 @@ class ChooseScreen(ModalScreen[str | None]):
 
     def on_mount(self) -> None:
         self.query_one(Input if self._filtered else OptionList).focus()
-        self.query_one(OptionList).highlighted = next((i for i, a in enumerate(self._answers) if not a.disabled), None)
+        order = [self._chosen, *range(len(self._answers))]
+        usable = (i for i in order if i < len(self._answers) and not self._answers[i].disabled)
+        self.query_one(OptionList).highlighted = next(usable, None)
 
     @on(Input.Changed)
     def filter(self, event: Input.Changed) -> None:

@@ -53,7 +53,7 @@ class FinetuneScreen(Screen[None]):
         self._preview: tuple[FinetuneRequest, Preview] | None = None
 
     def compose(self) -> ComposeResult:
-        yield TitleBar("Fine-tune")
+        yield TitleBar("Fine-tune", self.PLACE)
         with Container(id="setup"):
             yield TrainingForm(self.jobs.models(), self.jobs.model)
             with VerticalScroll(id="report"):

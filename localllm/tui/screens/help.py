@@ -22,6 +22,7 @@ _PLACES = {
     "list": "In the list of conversations (F3 goes there)",
     "finetune": "On the fine-tune screen (F6)",
     "batch": "On the batch screen (F7)",
+    "models": "On the models screen (F9)",
 }
 
 _OWN_KEYS = (

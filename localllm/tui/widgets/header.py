@@ -8,9 +8,11 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widgets import Static
 
+from localllm.tui.widgets.navigation import Navigation
+
 
 class ChatHeader(Horizontal):
-    """`localllm  title` on the left, `model  adapter` on the right."""
+    """`localllm  title` on the left, the other screens and `model  adapter` on the right."""
 
     title: reactive[str] = reactive("")
     model: reactive[str] = reactive("")
@@ -20,6 +22,7 @@ class ChatHeader(Horizontal):
     def compose(self) -> ComposeResult:
         yield Static(Content("localllm"), id="program")
         yield Static(id="title", markup=False)
+        yield Navigation()
         yield Static(id="model", markup=False)
         yield Static(id="adapter", markup=False)
 

@@ -8,18 +8,20 @@ from textual.content import Content
 from textual.widgets import Static
 
 from localllm.sanitize import sanitize_line
+from localllm.tui.widgets.navigation import Navigation
 
 
 class TitleBar(Horizontal):
-    """`localllm  TITLE` on the left, the status on the right."""
+    """`localllm  TITLE` on the left, the screens and the status on the right."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, place: str = "") -> None:
         super().__init__()
-        self._title = title
+        self._title, self._place = title, place
 
     def compose(self) -> ComposeResult:
         yield Static(Content("localllm"), classes="program")
         yield Static(Content(self._title), classes="title")
+        yield Navigation(self._place)
         yield Static(classes="status", markup=False)
 
     def say(self, status: str) -> None:

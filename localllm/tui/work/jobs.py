@@ -1,4 +1,4 @@
-"""The app's long work: at most one fine-tuning run and one batch at a time. Nothing here draws."""
+"""The app's long work: at most one fine-tuning run, one batch and one download at a time. Nothing here draws."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from localllm.errors import UsageError
 from localllm.tui.work.batch import BatchJob
 from localllm.tui.work.job import Job, Work
+from localllm.tui.work.models import Models
 from localllm.tui.work.training import TrainingJob
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Jobs:
         self.batch: BatchJob | None = None
         self._n_ctx, self._n_threads, self._force = n_ctx, n_threads, force
         self._ended: Callable[[Job], object] = lambda job: None
+        self.library = Models(registry, n_ctx, lambda job: self._ended(job))
 
     def connect(self, ended: Callable[[Job], object]) -> None:
         """Call this, from the job's thread, when one is over."""
@@ -124,7 +126,8 @@ class Jobs:
     def close(self) -> list[str]:
         """End what is going on, with what is done kept; what to say of it, a line for each."""
         self._ended = lambda job: None
-        going = [job for job in (self.training, self.batch) if job is not None and not job.over]
+        jobs = (self.training, self.batch, self.library.download)
+        going = [job for job in jobs if job is not None and not job.over]
         for job in going:
             job.stop()
         for job in going:
