@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 from localllm.tune.checkpoint import Checkpoint, newest  # noqa: E402
 
 WORDS = ("ball", "cat", "dog", "tree", "cake", "bird", "a long row of several words", "sun")
-TIMES = ("tokens_per_second", "eta", "seconds", "load_seconds", "peak_rss_mb")
+TIMES = ("tokens_per_second", "eta", "seconds", "load_seconds", "peak_rss_mb", "peak_mb")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ CLOSE = 0.85
 """A second entry is read too whose points are at least this part of the first one's."""
 OWN_TEXT = 40
 """Words from which on a message is taken to hold a text of the person's own."""
-TEXT_BEFORE, TURNS_BEFORE = 1.0, 6
+TEXT_BEFORE, TURNS_BEFORE = 0.95, 6
 """The certainty from which on a question is about the program although the person gave a text to ask about within so
 many turns before. One that says "it" is about the text."""
 SHARE, BYTES, BESIDE = 0.6, 0.65, 1e9

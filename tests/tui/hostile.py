@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from localllm.engine.fake import FakeEngine
 from localllm.engine.session import Session
+from localllm.paths import Home
+from localllm.store.registry import Registry
 from localllm.tasks.chat import Chat
 from localllm.types import AdapterRef, ModelRef
 
@@ -20,19 +23,25 @@ def attack(code: int) -> str:
     return f"a{c}[77m{c}]0;own{c}b"
 
 
-class HostileRegistry:
-    """An adapter and a model for each code."""
+class HostileRegistry(Registry):
+    """An adapter and a model for each code, in a home that holds nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(Home(Path(tempfile.gettempdir()) / "localllm-no-home"))
 
     def adapters(self) -> list[AdapterRef]:
         return [AdapterRef(attack(code), Path("/a.gguf")) for code in CODES]
 
     def models(self) -> list[ModelRef]:
-        return [ModelRef(attack(code), Path(f"/{attack(code)}.gguf"), "path") for code in CODES]
+        return [ModelRef(attack(code), Path(f"/{attack(code or 1)}.gguf"), "home") for code in CODES]
+
+    def manifest(self, adapter: AdapterRef) -> dict[str, Any]:
+        return {"base": {"name": adapter.name}}
 
 
 def hostile_chat() -> Any:
     all_of_them = " ".join(map(attack, CODES))
     model = ModelRef(all_of_them, Path("/m.gguf"), "path", all_of_them, all_of_them)
     engine = FakeEngine()
-    registry: Any = HostileRegistry()
+    registry = HostileRegistry()
     return Chat(engine, Session(engine, system=all_of_them), model, registry)

@@ -66,10 +66,10 @@ async def test_on_the_screens_of_long_work_it_offers_what_can_be_done_now(tmp_pa
     app = app_with(jobs, "tickets")
     async with app.run_test(size=SIZE) as pilot:
         await open_screen(pilot, "f6")
-        assert offered(app) == EVERYWHERE | {"Fine-tune", "Batch", "Chat", "Start", "Check"}
+        assert offered(app) == EVERYWHERE | {"Fine-tune", "Batch", "Models", "Chat", "Start", "Check"}
         await pilot.press(*"tickets.jsonl", "ctrl+s")
         await until(pilot, lambda: jobs.training is not None and jobs.training.over)
-        assert offered(app) == EVERYWHERE | {"Fine-tune", "Batch", "Chat", "Chat with it", "New run"}
+        assert offered(app) == EVERYWHERE | {"Fine-tune", "Batch", "Models", "Chat", "Chat with it", "New run"}
         await pilot.press("f7")
         await until(pilot, lambda: getattr(app.screen, "PLACE", "") == "batch")
-        assert offered(app) >= EVERYWHERE | {"Fine-tune", "Batch", "Chat", "Start", "Look"}
+        assert offered(app) >= EVERYWHERE | {"Fine-tune", "Batch", "Models", "Chat", "Start", "Look"}
