@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
-from localllm.engine import wire
 from localllm.errors import LocalLLMError
 from localllm.hub.http import Hub, Limits
 from localllm.hub.reference import looks_remote, parse
 from localllm.hub.surroundings import Surroundings, surroundings
 from localllm.paths import Home
-from localllm.store.files import write_atomically
 from localllm.store.registry import Registry
 from localllm.tasks.browsing import Listed, verdict
+from localllm.tasks.left import Left
 from localllm.tasks.pull import Offered, Pulled, PullEvent, PullRequest, pull
 from localllm.tasks.remote import Choice, Offer, look, named
 
-LEFT = "download.json"
+_LEFT: Left[PullRequest] = Left("download.json", PullRequest)
 
 
 def names_repository(text: str) -> str:
@@ -85,10 +83,9 @@ def fetch(
     limits: Limits | None = None,
 ) -> Iterator[PullEvent]:
     """The events of tasks.pull; from the first one to the last the request is remembered. Raises as that."""
-    place = registry.home.root / LEFT
     for event in pull(registry, request, cancel, here, limits):
         if isinstance(event, Offered):
-            write_atomically(place, wire.encode(request))
+            _LEFT.remember(registry.home, request)
         if isinstance(event, Pulled):
             forget(registry.home)
         yield event
@@ -96,17 +93,12 @@ def fetch(
 
 def left(home: Home) -> PullRequest | None:
     """What was asked for and has not come whole."""
-    try:
-        request: PullRequest = wire.decode((home.root / LEFT).read_bytes(), PullRequest)
-    except (OSError, ValueError, LocalLLMError):
-        return None
-    return request
+    return _LEFT.of(home)
 
 
 def forget(home: Home) -> None:
     """Do not offer to go on with it; what has arrived stays until `localllm prune`."""
-    with suppress(OSError):
-        (home.root / LEFT).unlink(missing_ok=True)
+    _LEFT.forget(home)
 
 
 def _is_reference(text: str) -> bool:

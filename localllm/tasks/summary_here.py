@@ -7,25 +7,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from localllm import jsonl
 from localllm.data.documents import Found, Skipped, Unreadable, find, read
-from localllm.engine import wire
-from localllm.errors import DataError, LocalLLMError
+from localllm.errors import DataError
 from localllm.paths import Home
-from localllm.store.files import write_atomically
 from localllm.store.registry import Registry
+from localllm.tasks.left import Left
 from localllm.tasks.opening import open_model
 from localllm.tasks.summarize import Done, SummarizeEvent, SummarizeRequest, summarize
 from localllm.tasks.summary_prompts import Wish
 from localllm.tasks.summary_rows import entry_of, format_of, rows_path
 from localllm.tasks.summary_writer import EngineWriter
 
-LEFT = "batch.json"
 MOST_LISTED = 1000
 
 
@@ -40,6 +37,9 @@ class BatchRequest:
     wish: Wish = field(default_factory=Wish)
     retry_failed: bool = False
     redo: bool = False
+
+
+_LEFT: Left[BatchRequest] = Left("batch.json", BatchRequest)
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,9 @@ def summarize_here(
         )  # fmt: skip
         for number, event in enumerate(summarize(asked, EngineWriter(opened.engine), cancel)):
             if number == 0:
-                write_atomically(registry.home.root / LEFT, wire.encode(kept))
+                _LEFT.remember(registry.home, kept)
             if isinstance(event, Done):
-                (registry.home.root / LEFT).unlink(missing_ok=True)
+                _LEFT.forget(registry.home)
             yield event
     finally:
         opened.engine.close()
@@ -115,17 +115,12 @@ def summarize_here(
 
 def left(home: Home) -> BatchRequest | None:
     """What was asked of a batch that did not come to its end."""
-    try:
-        request: BatchRequest = wire.decode((home.root / LEFT).read_bytes(), BatchRequest)
-    except (OSError, ValueError, LocalLLMError):
-        return None
-    return request
+    return _LEFT.of(home)
 
 
 def forget(home: Home) -> None:
     """Do not offer to go on with it; its output stays."""
-    with suppress(OSError):
-        (home.root / LEFT).unlink(missing_ok=True)
+    _LEFT.forget(home)
 
 
 def results(out: Path) -> list[dict[str, Any]]:

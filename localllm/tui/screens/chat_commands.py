@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from localllm.tui.screens.chat_actions import ChatActions
+from localllm.tui.screens.chat_settings import ChatSettingsActions
 from localllm.tui.widgets.transcript import Transcript
 
 
-class ChatCommands(ChatActions):
+class ChatCommands(ChatSettingsActions):
     """`run_command` finds the action of a name, or `command_NAME`."""
 
     def run_command(self, name: str, argument: str) -> None:
