@@ -84,28 +84,24 @@ def _check_pair(target: str, a: tuple[int, ...], b: tuple[int, ...], base: GGUFF
 
 
 class AdapterSet:
-    """The adapters that a model has loaded, and which of them its context uses. Freed with the model."""
+    """The adapters that a model has loaded, for all of its contexts. Freed with the model."""
 
     def __init__(self, model: Any, base: GGUFFile) -> None:
         self._llama = library()
         self._model = model
         self._base = base
         self._loaded: dict[tuple[str, int, int], Any] = {}
-        self._active: Group = ()
 
     def resolve(self, adapters: Sequence[tuple[Path, float]]) -> Group:
         """The adapters of those files, loaded. Raises AdapterError."""
         return tuple((self._load(path), scale) for path, scale in adapters)
 
     def attach(self, context: Any, group: Group) -> None:
-        """Use exactly these adapters. Raises AdapterError; the old ones then stay."""
-        if group == self._active:
-            return
+        """Use exactly these adapters in a context. Raises AdapterError; the old ones then stay."""
         pointers = (self._llama.llama_adapter_lora_p_ctypes * len(group))(*(pointer for pointer, _ in group))
         scales = (ctypes.c_float * len(group))(*(scale for _, scale in group))
         if self._llama.llama_set_adapters_lora(context, pointers, len(group), scales):
             raise AdapterError("llama.cpp could not attach the adapter.", "See what `localllm show` says of it.")
-        self._active = group
 
     def _load(self, path: Path) -> Any:
         check_adapter(path, self._base)

@@ -25,6 +25,7 @@ class Context:
         self.pointer = context
         self._memory = lib.llama_get_memory(context)
         self._adapters = adapters
+        self._attached: Group = ()
         self._batch = _Batch(n_batch)
         self._outputs = Outputs(context, lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model)))
         self.can_trim = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
@@ -61,7 +62,9 @@ class Context:
         self._llama.llama_memory_seq_rm(self._memory, target, keep, -1)
 
     def attach(self, group: Group) -> None:
-        self._adapters.attach(self.pointer, group)
+        if group != self._attached:
+            self._adapters.attach(self.pointer, group)
+            self._attached = group
 
     def use_threads(self, n: int) -> None:
         """From the next batch on."""

@@ -17,6 +17,7 @@ from localllm.engine.running import Running
 from localllm.engine.scheduler import Scheduler
 from localllm.types import Sampling
 from tests.engine.scripted_backend import NoSampler, ScriptedBackend, ScriptedVocabulary, alone
+from tests.engine.helpers import write_adapter
 from tests.engine.test_batching import SENTENCES, answers, by_itself, requests
 from tests.engine.test_scheduler import ADAPTER, prompt
 
@@ -201,6 +202,27 @@ def test_a_real_model_answers_in_lanes_as_alone(guide_path: Path) -> None:
         assert answers(engine, wanted)[0] == [by_itself(one, request) for request in wanted]
         rows = engine.logits(one.tokenize(SENTENCES[0]))
         assert (rows == one.logits(one.tokenize(SENTENCES[0]))).all()
+    finally:
+        engine.close()
+        one.close()
+
+
+def test_an_adapter_is_attached_in_every_lane(guide_path: Path, tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "a.gguf", {"blk.0.ffn_down.weight": (256, 768)})
+    engine = LlamaEngine.open(guide_path, n_ctx=512, n_threads=2, n_slots=8, exact=True)
+    one = LlamaEngine.open(guide_path, n_ctx=512, n_threads=1, exact=True)
+    try:
+        wanted = requests(one, [f"{a} {b}" for a in SENTENCES for b in SENTENCES[:2]])
+        plain = [by_itself(one, request) for request in wanted]
+        assert answers(engine, wanted)[0] == plain
+        for way in (engine, one):
+            way.set_adapters([(adapter, 1.0)])
+        changed = [by_itself(one, request) for request in wanted]
+        assert sum(a != b for a, b in zip(changed, plain, strict=True)) > len(plain) // 2
+        assert answers(engine, wanted)[0] == changed
+        for way in (engine, one):
+            way.set_adapters([])
+        assert answers(engine, wanted)[0] == plain
     finally:
         engine.close()
         one.close()
