@@ -16,8 +16,8 @@ from localllm.engine.llama import LlamaEngine
 from localllm.engine.running import Running
 from localllm.engine.scheduler import Scheduler
 from localllm.types import Sampling
-from tests.engine.scripted_backend import NoSampler, ScriptedBackend, ScriptedVocabulary, alone
 from tests.engine.helpers import write_adapter
+from tests.engine.scripted_backend import NoSampler, ScriptedBackend, ScriptedVocabulary, alone
 from tests.engine.test_batching import SENTENCES, answers, by_itself, requests
 from tests.engine.test_scheduler import ADAPTER, prompt
 
