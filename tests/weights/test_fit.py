@@ -29,7 +29,7 @@ ORACLE = ROOT / "tests/oracle"
 SMALL = Layer(width=8, heads=2, heads_kv=1, head=4, hidden=16, extra=0)
 SETTINGS = TrainingSettings(rows=2, length=65)
 LOOKS = 4
-"""Runs of which one must be as estimated: on a busy machine MLX now and then runs ahead, and holds more than it needs."""
+"""Runs of which one must be as estimated: on a busy machine MLX runs ahead now and then, and holds more."""
 
 
 @pytest.fixture(scope="module")
