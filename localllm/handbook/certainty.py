@@ -44,25 +44,31 @@ class Evidence:
     """log(1 + words)."""
     this: float
     """1 where the question says "it" of something that it does not name."""
+    topic: float
+    """How much its words are those of people who ask about this program; see topic.py."""
+    turns: float
+    """The same of its pairs of neighbouring words."""
 
 
 COEFFICIENTS = Evidence(
-    held=1.470,
-    mass=-0.078,
-    ordinary=0.353,
-    missed=-0.409,
-    unknown=-1.905,
-    elsewhere=-1.807,
-    misspelt=3.419,
-    topical=1.503,
-    points=0.823,
-    margin=0.434,
-    whole=0.692,
-    said=1.209,
-    length=-1.998,
-    this=3.365,
+    held=0.860,
+    mass=-0.457,
+    ordinary=-0.054,
+    missed=-0.356,
+    unknown=-2.262,
+    elsewhere=-0.471,
+    misspelt=-0.584,
+    topical=0.383,
+    points=1.263,
+    margin=0.685,
+    whole=0.273,
+    said=1.757,
+    length=-1.457,
+    this=0.565,
+    topic=0.572,
+    turns=0.372,
 )
-INTERCEPT = -0.959
+INTERCEPT = -0.812
 
 
 def certainty(evidence: Evidence) -> float:

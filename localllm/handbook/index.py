@@ -1,7 +1,8 @@
 """The search over the handbook: an FTS5 index in memory, made in a few milliseconds when it is first asked.
 
 Each word of a question that has a topic is looked up by itself. An entry's points are the sum of its words' BM25 over
-weighted columns. How sure a hit is depends mainly on how much of the question, by the rarity of its words, it holds.
+weighted columns, and of how much its written questions are like the one asked. How sure a hit is depends mainly on how
+much of the question, by the rarity of its words, it holds, and on whether people who ask about the program speak so.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import chain, pairwise
 
-from localllm.handbook import terms
+from localllm.handbook import terms, topic
+from localllm.handbook.asked import asked
 from localllm.handbook.certainty import FOUND, Evidence, certainty
 from localllm.handbook.entries import Entry, Kind, entries
+from localllm.handbook.matching import Questions
 from localllm.handbook.spelling import nearest
 
 COLUMNS = ("title", "words", "says", "body")
@@ -30,6 +33,8 @@ STANDS = 1.5
 """Points of a word, times its rarity, that stands in a title, in what people say or in a message."""
 WHOLE = 1.0
 """The same for each word of a title or phrase that stands in the question as a whole."""
+NAMED = 4.0
+"""Points of an entry whose title or id is the whole question."""
 TURNS, TURNS_OF = 0.7, (2, 3)
 """The same for each two or three words of the question, with a topic or not, that stand so in one of these."""
 KIND = 2.0
@@ -42,6 +47,8 @@ MISSPELT = 0.75
 """How far a word counts that was found by its spelling."""
 PHRASE = 0.6
 """How much two neighbouring words add where they are neighbours in the entry too."""
+ALIKE = 0.6
+"""How much an entry's written questions add that are like the one asked."""
 
 
 _CUES: tuple[tuple[re.Pattern[str], tuple[Kind, ...]], ...] = (
@@ -77,10 +84,18 @@ class _Term:
 
 
 class Index:
-    """Over some entries."""
+    """Over some entries, and questions written for them, by the entry's id."""
 
-    def __init__(self, given: Sequence[Entry]) -> None:
+    def __init__(
+        self,
+        given: Sequence[Entry],
+        written: Mapping[str, Sequence[str]] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
         self._entries = tuple(given)
+        self._topic = weights or {}
+        pairs = ((n, q) for n, entry in enumerate(given) for q in (written or {}).get(entry.id, ()))
+        self._questions = Questions(pairs)
         self._phrases: dict[int, frozenset[frozenset[str]]] = {}
         self._db = sqlite3.connect(":memory:", check_same_thread=False)
         self._db.execute(f"CREATE VIRTUAL TABLE book USING fts5({', '.join(COLUMNS)}, tokenize = 'porter ascii')")
@@ -109,22 +124,27 @@ class Index:
         looked = [self._look(word) for word in terms.asked(question)]
         turns = {length: self._turns(question, length) for length in TURNS_OF}
         points = self._points(looked, chain.from_iterable(turns.values()))
+        for number, alike in self._questions.points([term.text for term in looked if term.weight]).items():
+            points[number] += ALIKE * alike
         rarity = {terms.stem(term.text): term.rarity for term in looked}
         wanted = _kinds(question)
         whole = {number: self._whole(number, rarity) for number, _ in _best(points, CLOSER)}
         for number, held in whole.items():
-            points[number] += WHOLE * held + KIND * (self._entries[number].kind in wanted)
-        best = _best(points, max(most, 2))
+            entry = self._entries[number]
+            points[number] += WHOLE * held + KIND * (entry.kind in wanted) + NAMED * _names(question, entry)
+        best, about = _best(points, max(most, 2)), _about(question, looked) | self._spoken(question)
         found = []
         for number, score in best[:most]:
             rival = next((other for n, other in best if n != number), 0.0)
             margin = (score - rival) / max(score, rival)
             more = {"points": math.log1p(score), "margin": margin, "whole": math.log1p(whole.get(number, 0.0))}
             said = sum(number in entries for entries in turns[3]) / (len(turns[3]) or 1)
-            found.append(
-                (number, score, Evidence(said=said, **more, **_held(number, looked), **_about(question, looked)))
-            )
+            found.append((number, score, Evidence(said=said, **more, **_held(number, looked), **about)))
         return found
+
+    def _spoken(self, question: str) -> dict[str, float]:
+        words, pairs = topic.evidence(question, self._topic)
+        return {"topic": words, "turns": pairs}
 
     def _points(self, looked: Sequence[_Term], turns: Iterable[set[int]]) -> defaultdict[int, float]:
         """Of each entry, for the words, for neighbours among them and for turns of phrase."""
@@ -179,11 +199,22 @@ class Index:
 @cache
 def handbook() -> Index:
     """The index over all entries."""
-    return Index(entries())
+    return of_all()
+
+
+def of_all() -> Index:
+    """A new one over all entries and their questions."""
+    written = {name: [question for _, question in pairs] for name, pairs in asked().items()}
+    return Index(entries(), written, topic.weights())
 
 
 def _best(points: Mapping[int, float], most: int) -> list[tuple[int, float]]:
     return sorted(points.items(), key=lambda pair: (-pair[1], pair[0]))[:most]
+
+
+def _names(question: str, entry: Entry) -> bool:
+    """Whether the question is the entry's name and nothing else, compounds apart or together."""
+    return "".join(terms.words_of(question)) in {"".join(terms.words_of(name)) for name in (entry.id, entry.title)}
 
 
 def _kinds(question: str) -> tuple[Kind, ...]:
