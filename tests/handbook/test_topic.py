@@ -25,5 +25,5 @@ def test_words_and_pairs_are_added_up_apart() -> None:
 
 
 def test_the_shipped_odds_tell_topics_apart() -> None:
-    for ours, other in (("gguf", "recipe"), ("lora_adapter", "a_poem"), ("lora", "landlord")):
+    for ours, other in (("gguf", "recip"), ("lora_adapter", "a_poem"), ("lora", "landlord")):
         assert weights().get(ours, 0.0) > 0.5 > -0.5 > weights().get(other, 0.0)
