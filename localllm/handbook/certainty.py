@@ -51,24 +51,24 @@ class Evidence:
 
 
 COEFFICIENTS = Evidence(
-    held=0.860,
-    mass=-0.457,
-    ordinary=-0.054,
-    missed=-0.356,
-    unknown=-2.262,
-    elsewhere=-0.471,
-    misspelt=-0.584,
-    topical=0.383,
-    points=1.263,
-    margin=0.685,
-    whole=0.273,
-    said=1.757,
-    length=-1.457,
-    this=0.565,
-    topic=0.572,
-    turns=0.372,
+    held=0.846,
+    mass=-0.384,
+    ordinary=-0.020,
+    missed=-0.315,
+    unknown=-2.001,
+    elsewhere=-0.451,
+    misspelt=-0.611,
+    topical=0.361,
+    points=1.380,
+    margin=0.782,
+    whole=0.236,
+    said=1.450,
+    length=-1.500,
+    this=0.493,
+    topic=0.577,
+    turns=0.358,
 )
-INTERCEPT = -0.812
+INTERCEPT = -1.856
 
 
 def certainty(evidence: Evidence) -> float:
