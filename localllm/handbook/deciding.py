@@ -16,7 +16,7 @@ from localllm.handbook import terms, translation
 from localllm.handbook.asked import asked
 from localllm.handbook.entries import Entry, entries
 
-ENOUGH, MOST = 0.9, 3
+ENOUGH, MOST = 0.85, 3
 """Sentences are taken, the most probable first, until they hold so much of the probability; at most so many."""
 FIRST = 1.0
 """Added to the score of an entry's first sentence, which is written to be the deciding one: questions were written for

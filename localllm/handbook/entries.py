@@ -52,6 +52,11 @@ class Entry:
         return tuple(_SENTENCE.split(self.body))
 
     @property
+    def readable(self) -> tuple[str, ...]:
+        """The sentences without backticks, as a model reads and says them."""
+        return tuple(sentence.replace("`", "") for sentence in self.sentences)
+
+    @property
     def plain(self) -> str:
         """The body without backticks."""
         return self.body.replace("`", "")

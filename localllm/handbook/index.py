@@ -33,8 +33,8 @@ STANDS = 1.5
 """Points of a word, times its rarity, that stands in a title, in what people say or in a message."""
 WHOLE = 1.0
 """The same for each word of a title or phrase that stands in the question as a whole."""
-NAMED = 4.0
-"""Points of an entry whose title or id is the whole question."""
+NAMED = 6.0
+"""Points of an entry whose title or id is all that the question is about; less where that is a part of it."""
 TURNS, TURNS_OF = 0.7, (2, 3)
 """The same for each two or three words of the question, with a topic or not, that stand so in one of these."""
 KIND = 2.0
@@ -96,6 +96,7 @@ class Index:
         self._topic = weights or {}
         pairs = ((n, q) for n, entry in enumerate(given) for q in (written or {}).get(entry.id, ()))
         self._questions = Questions(pairs)
+        self._names = [_names(entry) for entry in given]
         self._phrases: dict[int, frozenset[frozenset[str]]] = {}
         self._db = sqlite3.connect(":memory:", check_same_thread=False)
         self._db.execute(f"CREATE VIRTUAL TABLE book USING fts5({', '.join(COLUMNS)}, tokenize = 'porter ascii')")
@@ -130,16 +131,19 @@ class Index:
         wanted = _kinds(question)
         whole = {number: self._whole(number, rarity) for number, _ in _best(points, CLOSER)}
         for number, held in whole.items():
-            entry = self._entries[number]
-            points[number] += WHOLE * held + KIND * (entry.kind in wanted) + NAMED * _names(question, entry)
-        best, about = _best(points, max(most, 2)), _about(question, looked) | self._spoken(question)
+            points[number] += WHOLE * held + KIND * (self._entries[number].kind in wanted)
+        about = frozenset(rarity)
+        for number, names in enumerate(self._names):
+            if share := max((len(name) / len(about) for name in names if name <= about), default=0.0):
+                points[number] += NAMED * share
+        best, wording = _best(points, max(most, 2)), _about(question, looked) | self._spoken(question)
         found = []
         for number, score in best[:most]:
             rival = next((other for n, other in best if n != number), 0.0)
             margin = (score - rival) / max(score, rival)
             more = {"points": math.log1p(score), "margin": margin, "whole": math.log1p(whole.get(number, 0.0))}
             said = sum(number in entries for entries in turns[3]) / (len(turns[3]) or 1)
-            found.append((number, score, Evidence(said=said, **more, **_held(number, looked), **about)))
+            found.append((number, score, Evidence(said=said, **more, **_held(number, looked), **wording)))
         return found
 
     def _spoken(self, question: str) -> dict[str, float]:
@@ -212,9 +216,12 @@ def _best(points: Mapping[int, float], most: int) -> list[tuple[int, float]]:
     return sorted(points.items(), key=lambda pair: (-pair[1], pair[0]))[:most]
 
 
-def _names(question: str, entry: Entry) -> bool:
-    """Whether the question is the entry's name and nothing else, compounds apart or together."""
-    return "".join(terms.words_of(question)) in {"".join(terms.words_of(name)) for name in (entry.id, entry.title)}
+def _names(entry: Entry) -> frozenset[frozenset[str]]:
+    """The words of its title and of its id; an error's are those of what went wrong, so they name nothing."""
+    if entry.kind == "error":
+        return frozenset()
+    words = (frozenset(map(terms.stem, terms.asked(name))) for name in (entry.title, entry.id))
+    return frozenset(name for name in words if name)
 
 
 def _kinds(question: str) -> tuple[Kind, ...]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from localllm.engine.base import Engine
 from localllm.errors import LocalLLMError
 from localllm.handbook import context
+from localllm.handbook.deciding import book
 from localllm.handbook.entries import Entry
 from localllm.handbook.index import Hit, answers, handbook
 from localllm.store import catalog
@@ -55,6 +56,8 @@ class LookedUp:
     """What to say where nothing fits: the model is then not asked, since it would have nothing to read."""
     certainty: float = 0.0
     """How sure it is that the first entry is about the question; see handbook/index.py."""
+    deciding: tuple[str, ...] = ()
+    """Sentences of the first entry that answer the question, as far as the search can tell."""
     held: bool = False
     """Whether the model only reads: what it says counts as far as it stands in the entries."""
 
@@ -104,7 +107,10 @@ def look_up(message: str, before: Sequence[Message] = ()) -> LookedUp | None:
     given = any(turn.role == "user" and has_text(turn.content) for turn in before[-TURNS_BEFORE:])
     about_text = given and bool(hits) and (hits[0].certainty < TEXT_BEFORE or _REFERS.search(text))
     if answers(hits) and not about_text:
-        return LookedUp(text, tuple(hit.entry for hit in _close(hits)), certainty=hits[0].certainty)
+        best = hits[0]
+        numbers = book().deciding(text, best.entry)
+        deciding = tuple(best.entry.readable[number] for number in numbers)
+        return LookedUp(text, tuple(hit.entry for hit in _close(hits)), "", best.certainty, deciding)
     return None if given or _SENTENCES.search(text) else LookedUp(text, instead=nothing_found())
 
 

@@ -1,9 +1,10 @@
 """What becomes of an answer from the handbook: held to what was read, and said where it is from.
 
 The built-in model reads and does nothing else, so an answer of its that is no sentence of the entries is a mistake. Its
-words are let through a whole sentence at a time, as they come. Where none is left, because it says that the text does
-not say or wanders off, the first sentence of the entry, which is the deciding one, is said instead if the search was
-sure of the entry; else that there is nothing. Answers of other models pass as they are.
+words are let through a whole sentence at a time, as they come. It mostly says an entry's first sentence, which tells
+what the entry is about; the sentences that the search takes to answer are said after it. Where nothing that it says is
+left, because it says that the text does not say or wanders off, they are said alone if the search was sure of the
+entry; else that there is nothing. Answers of other models pass as they are.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from localllm.engine.base import Event, Finished, Prefilled, TextDelta
-from localllm.handbook.entries import Entry
 from localllm.tasks.looking_up import LookedUp, nothing_found
 from localllm.types import Message, Usage
 
@@ -22,7 +22,7 @@ SURE = 0.7
 """The certainty from which on an entry speaks for itself. Of the questions in tests/handbook that are not blind, 638
 of the 693 that find their entry have it, and 5 of 240 about other things."""
 DECLINED = "nothing in the handbook; the model was not asked"
-FIRST = "its first sentence, since the model found no answer"
+CHOSEN = "chosen by the search, since the model found no answer"
 NOTHING = "the model found no answer"
 _SPACE = re.compile(r"\s+")
 
@@ -69,7 +69,7 @@ def _held(
     found: LookedUp, ask: Callable[[threading.Event], Iterator[Event]], cancel: threading.Event, said: str
 ) -> Iterator[Event | Sourced]:
     enough = threading.Event()
-    gate = _Gate([sentence for entry in found.entries for sentence in sentences(entry)], said)
+    gate = _Gate([sentence for entry in found.entries for sentence in entry.readable], said)
     for event in ask(_Either(cancel, enough)):
         if isinstance(event, Prefilled):
             yield event
@@ -88,17 +88,15 @@ def _held(
 def _ending(found: LookedUp, gate: _Gate, *, broken: bool) -> tuple[str, str]:
     """What is still to be said, and the source. What is `broken` off in the middle of a sentence is left as it is."""
     last = gate.flush(broken=broken)
-    if gate.said or broken:
+    if broken:
         return last, found.source
+    if gate.said:
+        return last + "".join(map(gate.add, found.deciding)), found.source
     best = replace(found, entries=found.entries[:1])
     if found.certainty >= SURE:
-        return sentences(found.entries[0])[0], f"{best.source} · {FIRST}"
+        chosen = found.deciding or best.entries[0].readable[:1]
+        return "".join(map(gate.add, chosen)), f"{best.source} · {CHOSEN}"
     return nothing_found(), f"looked up {best.source.removeprefix('from ')} · {NOTHING}"
-
-
-def sentences(entry: Entry) -> list[str]:
-    """Those of an entry as the model reads them."""
-    return [sentence.replace("`", "") for sentence in entry.sentences]
 
 
 class _Gate:
@@ -130,6 +128,15 @@ class _Gate:
                 break  # it may still become the longer one
             through += self._let(whole, start)
         return through
+
+    def add(self, sentence: str) -> str:
+        """A sentence of the passage, unless it went through before."""
+        sentence = _one_line(sentence)
+        if sentence not in self._sentences:
+            return ""
+        self._sentences.remove(sentence)
+        self._begun = 0
+        return self._out(sentence)
 
     def flush(self, *, broken: bool) -> str:
         """A last sentence that might have become a longer one, or the beginning of one that was broken off."""

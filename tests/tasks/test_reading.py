@@ -11,11 +11,11 @@ import pytest
 from localllm.engine.base import Event, Finished, Prefilled, TextDelta
 from localllm.handbook.entries import by_id
 from localllm.tasks.looking_up import LookedUp, look_up, nothing_found
-from localllm.tasks.reading import DECLINED, FIRST, NOTHING, SURE, Sourced, answer, sentences, turns_for
+from localllm.tasks.reading import CHOSEN, DECLINED, NOTHING, SURE, Sourced, answer, turns_for
 from localllm.types import FinishReason, Message, Usage
 
 LORA = by_id()["lora"]
-FIRST_ONE, SECOND = sentences(LORA)[:2]
+FIRST_ONE, SECOND = LORA.readable[:2]
 FOUND = LookedUp("What is LoRA?", (LORA,), certainty=SURE, held=True)
 SOURCE = "from the handbook: LoRA (lora)"
 
@@ -54,7 +54,7 @@ def test_sentences_of_the_entry_pass_whole_however_they_come(step: int) -> None:
 
 @pytest.mark.parametrize("wrong", ["The text does not say.", "", "LoRA is a radio standard.", FIRST_ONE[:-9], "LoRA."])
 def test_where_nothing_of_it_stands_in_the_entry_its_first_sentence_is_said(wrong: str) -> None:
-    assert told(FOUND, Model(wrong)) == (FIRST_ONE, f"{SOURCE} · {FIRST}", "stop")
+    assert told(FOUND, Model(wrong)) == (FIRST_ONE, f"{SOURCE} · {CHOSEN}", "stop")
     unsure = replace(FOUND, certainty=SURE - 0.01)
     assert told(unsure, Model(wrong)) == (nothing_found(), f"looked up the handbook: LoRA (lora) · {NOTHING}", "stop")
 

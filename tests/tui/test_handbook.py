@@ -8,7 +8,8 @@ from pathlib import Path
 from localllm.handbook.entries import by_id
 from localllm.store.chats.exchange import export
 from localllm.tasks.conversations import export_text
-from localllm.tasks.reading import DECLINED, FIRST, sentences
+from localllm.tasks.looking_up import look_up
+from localllm.tasks.reading import CHOSEN, DECLINED
 from localllm.tui.app import LocalLLMApp
 from localllm.tui.screens.settings import SettingsScreen
 from localllm.tui.widgets.message import AssistantMessage
@@ -16,8 +17,15 @@ from localllm.tui.widgets.prompt import Prompt
 from tests.tui.support import branch, opener, ready, say, scripted, shown, until
 
 SIZE = (100, 40)
-FIRST_ONE, SECOND = sentences(by_id()["lora"])[:2]
+FIRST_ONE, SECOND = by_id()["lora"].readable[:2]
 SOURCE = "from the handbook: LoRA (lora)"
+
+
+def completed(*said: str, question: str = "What is LoRA?") -> str:
+    """What the model said, and what the search adds to it."""
+    found = look_up(question)
+    assert found
+    return " ".join([*said, *(one for one in found.deciding if one not in said)])
 
 
 async def test_a_question_is_looked_up_and_stays_what_the_person_wrote():
@@ -30,20 +38,20 @@ async def test_a_question_is_looked_up_and_stays_what_the_person_wrote():
         await say(pilot, "What is LoRA?")
         passage = by_id()["lora"].plain
         assert engine.prompts == ["<user>Hi there<assistant>", f"<user>{passage}\n\nWhat is LoRA?<assistant>"]
-        assert branch(app)[2:] == [("user", "What is LoRA?", "complete"), ("assistant", SECOND, "complete")]
+        assert branch(app)[2:] == [("user", "What is LoRA?", "complete"), ("assistant", completed(SECOND), "complete")]
         assert SOURCE in shown(app)
         await say(pilot, "/retry")
-        assert branch(app)[-1][1] == FIRST_ONE
-        assert FIRST in " ".join(shown(app).split())
+        assert branch(app)[-1][1] == completed()
+        assert CHOSEN in " ".join(shown(app).split())
         assert len(screen.query(".source")) == 1
         await say(pilot, "Who painted the Mona Lisa?")
         assert len(engine.prompts) == 3
         assert DECLINED in shown(app)
         turns = [turn.source for turn in app.store.turns.branch(1)]
-        assert turns == ["", "", "", f"{SOURCE} · {FIRST}", "", DECLINED]
+        assert turns == ["", "", "", f"{SOURCE} · {CHOSEN}", "", DECLINED]
         exported = export(app.store)["chats"][0]["turns"]
-        assert [turn["source"] for turn in exported if turn["source"]] == [SOURCE, f"{SOURCE} · {FIRST}", DECLINED]
-        assert f"\n({SOURCE} · {FIRST})\n" in export_text(app.store, 1, markdown=True)
+        assert [turn["source"] for turn in exported if turn["source"]] == [SOURCE, f"{SOURCE} · {CHOSEN}", DECLINED]
+        assert f"\n({SOURCE} · {CHOSEN})\n" in export_text(app.store, 1, markdown=True)
 
 
 async def test_an_edited_question_and_a_reply_that_was_cut_are_looked_up_too():
@@ -56,14 +64,14 @@ async def test_an_edited_question_and_a_reply_that_was_cut_are_looked_up_too():
         screen.query_one(Prompt).text = "What is LoRA?"
         await pilot.press("enter")
         await until(pilot, lambda: len(engine.prompts) == 2 and not screen.busy)
-        assert branch(app)[-1][1] == f"{FIRST_ONE} {SECOND}"
+        assert branch(app)[-1][1] == completed(FIRST_ONE, SECOND)
         reply = app.store.turns.branch(1)[-1]
         app.store.turns.end(reply.id, FIRST_ONE[:20], "cut", reply.stats, reply.source)
         engine.script = (f"{FIRST_ONE[20:]} {SECOND}",)
         app.host.go_on(reply.id)
         await ready(pilot)
         assert engine.prompts[2].endswith(f"What is LoRA?<assistant>{FIRST_ONE[:20]}")
-        assert branch(app)[-1] == ("assistant", f"{FIRST_ONE} {SECOND}", "complete")
+        assert branch(app)[-1] == ("assistant", completed(FIRST_ONE, SECOND), "complete")
         assert app.store.turns.branch(1)[-1].source == SOURCE
 
 
@@ -124,7 +132,7 @@ async def test_the_built_in_model_answers_from_the_handbook(tmp_path: Path):
         await say(pilot, "What is LoRA?")
         answer = branch(app)[-1][1]
         assert answer
-        for sentence in sentences(by_id()["lora"]):
+        for sentence in by_id()["lora"].readable:
             answer = answer.replace(sentence, "")
         assert not answer.strip()
         assert SOURCE in shown(app)
