@@ -13,12 +13,20 @@ unquantized.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from guide import corpus, export, mix, tokenizer, train
 from guide.settings import Shape
+from guide.train import Phase
 
-STEPS = 2100
+PHASES = (
+    Phase(1500, mix.EARLY),
+    Phase(2100, mix.LATE, first=0.25),
+    Phase(2900, mix.READ, first=0.6),
+    Phase(3240, mix.LAST, first=0.4, last=0.03),
+)
+SMOKE = (Phase(1, mix.EARLY), Phase(2, mix.LATE), Phase(3, mix.READ), Phase(4, mix.LAST))
 
 
 def arguments() -> argparse.Namespace:
@@ -27,7 +35,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for the corpus, tokenizer, checkpoint and model"
     )
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"optimizer steps (default {STEPS})")
     parser.add_argument("--procs", type=int, default=2, help="processes; more of them see more tokens in a step")
     parser.add_argument("--resume", action="store_true", help="go on from OUT/checkpoint.pt")
     parser.add_argument("--float32", action="store_true", help="no bfloat16 products, for processors without them")
@@ -44,9 +51,10 @@ def main() -> None:
     if not words_file.exists():
         texts = [s for p in passages.passages for s in p] + mix.sample_texts(passages, 4000)
         tokenizer.train(texts, Shape().vocab).save(str(words_file))
+    passages = replace(passages, pieces=tokenizer.pieces(tokenizer.load(words_file)))
     plan = train.Plan(
         args.out,
-        steps=3 if args.smoke else args.steps,
+        SMOKE if args.smoke else PHASES,
         processes=args.procs,
         tokens=512 if args.smoke else 2048,
         bfloat16=not args.float32,

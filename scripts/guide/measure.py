@@ -2,19 +2,25 @@
 
     python -m guide.measure GUIDE.gguf --corpus OUT/corpus.json --abstracts ABSTRACTS.jsonl [--plain GUIDE-f16.gguf]
 
-ABSTRACTS holds rows with `source`, a list of sentences (SciTLDR's dev.jsonl); nothing of it is trained on.
+ABSTRACTS holds rows with `source`, the lines of an abstract, and `target`, its references (SciTLDR's dev.jsonl);
+nothing of it is trained on. Answers about the handbook are counted by scripts/handbook_answers.py.
 """
 
 import argparse
 import json
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 from llama_cpp import Llama
 
-from . import corpus, mix, questions, records, talk, words
+from localllm.evaluate.summaries import nearest
+from localllm.tasks.summary_prompts import Prompts, Wish
+
+from . import book, corpus, manual, mix, questions, records, talk, words
 from .passages import Source
 from .summarize import Messages, message
 from .tokenizer import render
@@ -22,6 +28,7 @@ from .tokenizer import render
 SUMMARIZE = "Summarize the following text in one sentence.\n\n"
 LIMIT = 200
 """Tokens of an answer; an answer that reaches it counts as a loop."""
+_ENDED = re.compile(r"[.!?][\"')\]]*$")
 
 
 @dataclass
@@ -49,33 +56,48 @@ class Reader:
         return self.model.detokenize(found).decode(errors="replace"), False
 
 
-def rouge_l(guess: str, truth: str) -> float:
-    """F1 of the longest common subsequence of words."""
-    a, b = guess.lower().split(), truth.lower().split()
-    row = [0] * (len(b) + 1)
-    for x in a:
-        previous = 0
-        for j, y in enumerate(b, 1):
-            previous, row[j] = row[j], previous + 1 if x == y else max(row[j], row[j - 1])
-    return 2 * row[-1] / (len(a) + len(b)) if a and b else 0.0
+@dataclass(frozen=True)
+class Abstract:
+    """A text to summarize."""
+
+    sentences: list[str]
+    references: list[str]
 
 
-def read_abstracts(path: Path, count: int) -> list[list[str]]:
-    """The first abstracts of three sentences or more."""
-    rows = [json.loads(line)["source"] for line in path.read_text(encoding="utf-8").splitlines()]
-    return [[s.strip() for s in row] for row in rows if len(row) >= 3][:count]
+def read_abstracts(path: Path, count: int) -> list[Abstract]:
+    """The first of three lines or more."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [Abstract(whole(row["source"]), row["target"]) for row in rows if len(row["source"]) >= 3][:count]
 
 
-def leads(reader: Reader, abstracts: list[list[str]]) -> tuple[dict[str, float], list[str]]:
-    """Shares of exact leads, of any exact sentence, of empty and endless answers; ROUGE-L against the lead."""
-    answers, ended = zip(*(reader.answer([message("user", SUMMARIZE + " ".join(a))]) for a in abstracts), strict=True)
+def whole(lines: list[str]) -> list[str]:
+    """Whole sentences: the data cuts a few abstracts at the ends of lines, in the middle of a sentence."""
+    found: list[str] = []
+    for line in lines:
+        if found and not _ENDED.search(found[-1]):
+            found[-1] += " " + line.strip()
+        else:
+            found.append(line.strip())
+    return found
+
+
+def summarized(
+    reader: Reader, abstracts: list[Abstract], ask: Callable[[str], str]
+) -> tuple[dict[str, float], list[str]]:
+    """Shares of exact leads, any one whole sentence, empty and endless answers; ROUGE-L beside that of the lead."""
+    texts = [ask(" ".join(a.sentences)) for a in abstracts]
+    answers, ended = zip(*(reader.answer([message("user", text)]) for text in texts), strict=True)
     pairs, n = list(zip(answers, abstracts, strict=True)), len(abstracts)
+    score = sum(nearest(g, a.references).rougeL for g, a in pairs) / n
+    lead = sum(nearest(a.sentences[0], a.references).rougeL for a in abstracts) / n
     return {
-        "lead": sum(g == a[0] for g, a in pairs) / n,
-        "any sentence": sum(g in a for g, a in pairs) / n,
+        "lead": sum(g == a.sentences[0] for g, a in pairs) / n,
+        "one whole sentence": sum(g in a.sentences for g, a in pairs) / n,
         "empty": sum(not g.strip() for g in answers) / n,
         "endless": sum(not e for e in ended) / n,
-        "ROUGE-L": sum(rouge_l(g, a[0]) for g, a in pairs) / n,
+        "ROUGE-L": round(score, 4),
+        "of the lead": round(lead, 4),
+        "ratio": round(score / lead, 4),
     }, list(answers)
 
 
@@ -157,17 +179,61 @@ TALK = [
 ]
 
 
-def report(reader: Reader, source: Source, abstracts: list[list[str]], count: int) -> Iterator[str]:
-    """One line for each measurement."""
+ABSENT = [
+    ("Who is the mayor of the town?", 0),
+    ("How many goals did the team score?", 1),
+    ("What is the recipe for pancakes?", 2),
+    ("When was the bridge built?", 3),
+    ("Which vitamin is in oranges?", 4),
+    ("What is the capital of Norway?", 5),
+    ("How tall is the tower?", 0),
+    ("Who won the chess tournament?", 1),
+    ("Which planet is the largest?", 2),
+    ("What colour is the flag?", 3),
+    ("Why did the king resign?", 4),
+    ("What language is spoken in Brazil?", 5),
+]
+"""Questions, and the number of the passage of WRITTEN that does not answer them."""
+
+
+def declined(reader: Reader) -> tuple[int, int]:
+    """How many questions that a passage does not answer are declined."""
+    asked = [f"{WRITTEN[at][0]}\n\n{question}" for question, at in ABSENT]
+    return sum(reader.answer([message("user", q)])[0] == questions.NOT_SAID for q in asked), len(asked)
+
+
+def forms(abstracts: list[Abstract]) -> Iterator[tuple[str, list[Abstract], Callable[[str], str]]]:
+    """Ways to ask for summaries: names, texts and prompts."""
     rng = Random(7)
-    if abstracts:
-        yield f"abstracts, of {len(abstracts)}: {leads(reader, abstracts)[0]}"
-        invented = [words.with_invented(rng, a, 0.5) for a in abstracts]
-        yield f"the same, half of the long words invented: {leads(reader, invented)[0]}"
-    kinds = {"questions": questions.about, "records": records.extract}
+    invented = [Abstract(words.with_invented(rng, a.sentences, 0.5), a.references) for a in abstracts]
+    prompts = Prompts(Wish())
+    yield "abstracts, in one sentence", abstracts, SUMMARIZE.__add__
+    yield "abstracts, as summarize asks", abstracts, lambda text: prompts.text(text, final=True)
+    yield "half of the long words invented", invented, SUMMARIZE.__add__
+
+
+def speed(reader: Reader, abstracts: list[Abstract]) -> float:
+    """Generated tokens a second over whole answers, the reading of the prompts included."""
+    started, count = time.perf_counter(), 0
+    for abstract in abstracts:
+        answer, _ = reader.answer([message("user", SUMMARIZE + " ".join(abstract.sentences))])
+        count += len(reader.model.tokenize(answer.encode(), add_bos=False)) + 1
+    return count / (time.perf_counter() - started)
+
+
+def report(reader: Reader, source: Source, count: int) -> Iterator[str]:
+    """One line for each measurement of what needs no data from elsewhere."""
+    rng = Random(7)
+    kinds = {
+        "questions": questions.about,
+        "instructions": manual.read,
+        "handbook": book.read,
+        "records": records.extract,
+    }
     for name, kind in kinds.items():
-        yield f"{name}: {exact(reader, (kind(rng, source) for _ in range(count)))}"
+        yield f"generated {name}: {exact(reader, (kind(rng, source) for _ in range(count)))}"
     yield "hand-written questions: {} of {}".format(*written(reader))
+    yield "declined as not in the text: {} of {}".format(*declined(reader))
     right = [reader.answer([message("user", q)])[0] == a for q, a in TALK]
     yield f"talk: {sum(right)} of {len(right)}; wrong: {[q for (q, _), ok in zip(TALK, right, strict=True) if not ok]}"
 
@@ -181,14 +247,22 @@ def main() -> None:
     parser.add_argument("--plain", type=Path, help="the unquantized file, to compare answers with")
     parser.add_argument("--count", type=int, default=100, help="generated conversations of each kind")
     args = parser.parse_args()
-    _, held_out = mix.divide(corpus.load(args.corpus))
     abstracts = read_abstracts(args.abstracts, 50) if args.abstracts else []
     reader = Reader.open(args.model)
-    for line in report(reader, held_out, abstracts, args.count):
+    same = total = 0
+    for name, texts, ask in forms(abstracts) if abstracts else ():
+        found, answers = summarized(reader, texts, ask)
+        print(f"{name}: {found}", flush=True)
+        if args.plain:
+            theirs = summarized(Reader.open(args.plain), texts, ask)[1]
+            same, total = same + sum(a == b for a, b in zip(answers, theirs, strict=True)), total + len(answers)
+    if total:
+        print(f"same answer as unquantized: {same} of {total}, {same / total:.1%}")
+    _, held_out = mix.divide(corpus.load(args.corpus))
+    for line in report(reader, held_out, args.count) if args.count else ():
         print(line, flush=True)
-    if args.plain and abstracts:
-        ours, theirs = leads(reader, abstracts)[1], leads(Reader.open(args.plain), abstracts)[1]
-        print(f"same answer as unquantized: {sum(a == b for a, b in zip(ours, theirs, strict=True)) / len(ours)}")
+    if abstracts:
+        print(f"{speed(reader, abstracts):.0f} tokens a second with one thread")
 
 
 if __name__ == "__main__":

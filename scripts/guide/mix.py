@@ -6,7 +6,7 @@ from random import Random
 
 from tokenizers import Tokenizer
 
-from . import questions, records, summarize, talk
+from . import book, manual, questions, records, summarize, talk
 from .corpus import Passage
 from .passages import Source
 from .summarize import Messages
@@ -19,10 +19,17 @@ KINDS: tuple[Callable[[Random, Source], Messages], ...] = (
     questions.about,
     talk.chat,
     records.extract,
+    summarize.program,
+    book.read,
+    manual.read,
+    questions.absent,
 )
-EARLY = (0.22, 0.03, 0.01, 0.28, 0.05, 0.41)
-LATE = (0.36, 0.04, 0.02, 0.30, 0.06, 0.22)
-"""Shares of the kinds: many records first, from which looking things up is learned soonest; then more prose."""
+EARLY = (0.22, 0.03, 0.01, 0.28, 0.05, 0.41, 0, 0, 0, 0)
+LATE = (0.36, 0.04, 0.02, 0.30, 0.06, 0.22, 0, 0, 0, 0)
+READ = (0.17, 0.01, 0.09, 0.09, 0.03, 0.06, 0.17, 0.20, 0.18, 0)
+LAST = (0.17, 0.01, 0.05, 0.13, 0.03, 0.10, 0.15, 0.13, 0.17, 0.06)
+"""Shares of the kinds: many records first, from which looking things up is learned soonest; then more prose, then
+the program's own requests and its handbook, and at last more that is not in the text."""
 LONGEST = 1000
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from random import Random
 
-from . import words
+from . import echo, words
 from .corpus import Passage
 
 MAX_WORDS = 330
@@ -68,6 +68,15 @@ _ASIDES = [
     " {word}/{word2}",
     " {number}x",
     " ({upper}s)",
+    " (e.g., a {word} {word2})",
+    " \\textit{{{word} {word2}}}",
+    " \\citep{{{person_last}{year}}}",
+    " $(x,{digit})$",
+    " $x_{digit} \\in {upper}$",
+    " ({person_last}{digit}{upper})",
+    " ({word} with {word2})",
+    "'s {word}",
+    ": {word}, {word2} and {word},",
 ]
 
 
@@ -76,6 +85,11 @@ class Source:
     """Harvested passages, split once into those for training and those kept for measuring."""
 
     passages: list[Passage]
+    pieces: tuple[str, ...] = ()
+    """Pieces of words that the tokenizer has, so that each of them is copied now and then; none before it is learned.
+
+    What is never copied in training is hardly ever said afterwards, wherever it stands.
+    """
 
     def sentences(self, rng: Random, count: int) -> list[str]:
         """`count` sentences from runs that belong together, topped up from elsewhere."""
@@ -141,10 +155,15 @@ def sentences(rng: Random, source: Source, count: int) -> list[str]:
         found = source.sentences(rng, count)
     if rng.random() < 0.3:
         found = [joined(rng, s, source.sentences(rng, 1)[0]) if rng.random() < 0.4 else s for s in found]
+    if len(found) > 1 and rng.random() < 0.5:
+        found = echo.repeat(rng, found)
     if rng.random() < 0.35:
         found = [with_aside(rng, s) if rng.random() < 0.4 else s for s in found]
-    if rng.random() < 0.4:
+    kind = rng.random()
+    if kind < 0.3:
         found = words.with_invented(rng, found, rng.choice((0.2, 0.5, 0.5, 0.9)))
+    elif kind < 0.6:
+        found = words.with_invented(rng, found, rng.choice((0.2, 0.5, 0.9)), source.pieces)
     total = 0
     kept: list[str] = []
     for sentence in found:

@@ -3,7 +3,7 @@
 import re
 from random import Random
 
-from . import facts, passages
+from . import facts, passages, talk
 from .passages import Source
 from .summarize import Messages, message, system
 from .words import pick
@@ -208,6 +208,20 @@ def about(rng: Random, source: Source) -> Messages:
             )
         )
     return _conversation(rng, text, turns)
+
+
+def absent(rng: Random, source: Source) -> Messages:
+    """A passage of any sort and one question that it does not answer, in the layout of the program."""
+    lines = _fact_passage(rng, source)[0] if rng.random() < 0.3 else passages.sentences(rng, source, rng.randint(2, 6))
+    text = passages.layout(rng, lines)
+    for _ in range(10):
+        missing = talk.world_question(rng) if rng.random() < 0.4 else _unanswered(rng, source, text)
+        if missing and not any(len(w) > 4 and w in text for w in re.findall(r"\w+", missing)):
+            break
+    else:
+        return about(rng, source)
+    asked = f"{text}\n\n{missing}" if rng.random() < 0.7 else wrap(rng, text, missing)
+    return [*system(rng, 0.05), message("user", asked), message("assistant", NOT_SAID)]
 
 
 def _conversation(rng: Random, text: str, turns: list[tuple[str, str]]) -> Messages:

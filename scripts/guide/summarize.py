@@ -2,6 +2,8 @@
 
 from random import Random
 
+from localllm.tasks.summary_prompts import LENGTHS, STYLES, Prompts, Wish
+
 from . import passages
 from .passages import Source
 from .words import pick
@@ -127,3 +129,37 @@ def repeat(rng: Random, source: Source) -> Messages:
         + "\n\n"
     )
     return [*system(rng, 0.1), message("user", request + text), message("assistant", text)]
+
+
+def program(rng: Random, source: Source) -> Messages:
+    """The program's own requests: for a part, for a whole text in some form, to combine, and to go on."""
+    found = passages.sentences(rng, source, passages.count(rng))
+    kind = rng.random()
+    if kind < 0.5:
+        wish = Wish()
+    else:
+        style = rng.choice(STYLES) if kind < 0.7 else None
+        wish = Wish(length=rng.choice(LENGTHS) if style is None or rng.random() < 0.3 else None, style=style)
+    prompts = Prompts(wish)
+    place = rng.random()
+    if place < 0.08:
+        request, answer = prompts.combine(found, final=True), _formed(found, wish, 2)
+    elif place < 0.13:
+        rest = passages.sentences(rng, source, rng.randint(1, 5))
+        known = found[: rng.randint(1, 2)]
+        request, answer = prompts.refine(" ".join(known), " ".join(rest), final=False), f"{known[0]} {rest[0]}"
+    else:
+        final = rng.random() < 0.8
+        request = prompts.text(passages.layout(rng, found), final=final)
+        answer = _formed(found, wish, 1) if final else found[0]
+    return [*system(rng, 0.05), message("user", request), message("assistant", answer)]
+
+
+def _formed(found: list[str], wish: Wish, plain: int) -> str:
+    """The leading sentences in the form that is asked for; `plain` of them where none is."""
+    if wish.style == "bullets":
+        most = {"short": 2, "medium": 3, "long": 5}[wish.length or "medium"]
+        return "\n".join(f"- {sentence}" for sentence in found[:most])
+    if wish.style == "headline":
+        return found[0]
+    return " ".join(found[: {None: plain, "short": 1, "medium": 2, "long": 3}[wish.length]])

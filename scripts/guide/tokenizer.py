@@ -40,6 +40,12 @@ def load(path: Path) -> Tokenizer:
     return Tokenizer.from_file(str(path))
 
 
+def pieces(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """The tokens that are letters only, without the space before them."""
+    found = {tokenizer.decode([i]).strip() for i in range(len(SPECIALS), tokenizer.get_vocab_size())}
+    return tuple(sorted(text for text in found if text.isalpha()))
+
+
 def render(messages: list[dict[str, str]], answer_next: bool = False) -> str:
     """A conversation as ChatML, the same text as the template in the file gives."""
     text = "".join(f"{IM_START}{m['role']}\n{m['content']}{IM_END}\n" for m in messages)

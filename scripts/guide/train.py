@@ -25,15 +25,28 @@ from .model import Guide
 from .passages import Source
 from .settings import Shape
 
+FREE_LENGTH = 0.5
+"""Of the part of an embedding that the circuit does not use; its code has length 1."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps with one mix of examples, during which the learning rate falls along a cosine."""
+
+    until: int
+    """The step that it ends before."""
+    shares: tuple[float, ...]
+    first: float = 1.0
+    last: float = 0.05
+    """Factors of the peak rate at both ends."""
+
 
 @dataclass(frozen=True)
 class Plan:
     """Everything that decides a run."""
 
     out: Path
-    steps: int
-    early: int = 1500
-    """Steps with the early shares of the kinds of examples."""
+    phases: tuple[Phase, ...]
     processes: int = 2
     tokens: int = 2048
     """Tokens of one process in one step."""
@@ -46,6 +59,11 @@ class Plan:
     seed: int = 0
     bfloat16: bool = True
     save_seconds: float = 240.0
+
+    @property
+    def steps(self) -> int:
+        """Of all phases."""
+        return self.phases[-1].until
 
     @property
     def checkpoint(self) -> Path:
@@ -74,12 +92,16 @@ def make_optimizer(model: Guide, plan: Plan) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.95), eps=1e-8, foreach=True)
 
 
-def schedule(step: int, plan: Plan) -> float:
-    """Factor of the peak rate: linear warm-up, then a cosine down to a twentieth."""
-    if step < plan.warmup:
-        return (step + 1) / plan.warmup
-    progress = min(1.0, (step - plan.warmup) / max(1, plan.steps - plan.warmup))
-    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress))
+def schedule(step: int, plan: Plan) -> tuple[float, tuple[float, ...]]:
+    """Factor of the peak rate, with a linear warm-up in every phase, and the shares of the kinds of examples."""
+    start = 0
+    for phase in plan.phases:
+        if step < phase.until:
+            break
+        start = phase.until
+    warm = min(1.0, (step - start + 1) / plan.warmup)
+    fallen = 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, phase.until - start)))
+    return warm * (phase.last + (phase.first - phase.last) * fallen), phase.shares
 
 
 def loss_sum(model: Guide, batch: mix.Batch, bfloat16: bool) -> tuple[Tensor, int]:
@@ -112,6 +134,17 @@ def spare_circuit(model: Guide) -> None:
     model.layers[0].down.weight.grad[: circuit.FREE] = 0
 
 
+@torch.no_grad()
+def bound_rows(model: Guide) -> None:
+    """Keep the free part of every embedding short.
+
+    Tokens that are seldom the right answer are pushed down all the time, which makes theirs long; the norm then leaves
+    too little of their code for the circuit to find, and copying stops at them.
+    """
+    free = model.embedding.weight[:, circuit.FREE :]
+    free.mul_((FREE_LENGTH / free.norm(dim=1, keepdim=True)).clamp(max=1.0))
+
+
 def save(plan: Plan, step: int, model: Guide, average: Guide, optimizer: torch.optim.Optimizer) -> None:
     """Write the checkpoint under another name first, so that a crash leaves the old one."""
     state = {
@@ -140,7 +173,8 @@ def _loop(rank: int, plan: Plan, model: Guide, source: Source, words: Tokenizer)
     loss_total, count_total, tokens = 0.0, 0, 0
     for step in range(first, plan.steps):
         seed = (plan.seed * 1_000_000 + step) * 64 + rank
-        batch = mix.batch(words, source, seed, plan.tokens, mix.EARLY if step < plan.early else mix.LATE)
+        rate, shares = schedule(step, plan)
+        batch = mix.batch(words, source, seed, plan.tokens, shares)
         optimizer.zero_grad(set_to_none=True)
         loss, count = loss_sum(model, batch, plan.bfloat16)
         loss.backward()
@@ -148,8 +182,9 @@ def _loop(rank: int, plan: Plan, model: Guide, source: Source, words: Tokenizer)
         spare_circuit(model)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * schedule(step, plan)
+            group["lr"] = group["peak"] * rate
         optimizer.step()
+        bound_rows(model)
         loss_total, count_total, tokens = loss_total + loss_all, count_total + count_all, tokens + len(batch.ids)
         if rank:
             continue

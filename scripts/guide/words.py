@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -12,6 +13,8 @@ _LISTS = {
 FIRST, LAST, CITIES = _LISTS["first"], _LISTS["last"], _LISTS["cities"]
 MONTHS, DAYS, JOBS = _LISTS["months"], _LISTS["days"], _LISTS["jobs"]
 COLOURS, ITEMS = _LISTS["colours"], _LISTS["items"]
+HEADS, MODIFIERS = _LISTS["heads"], _LISTS["modifiers"]
+COMMON = frozenset(_LISTS["common"])
 
 
 def pick(rng: Random, options: str) -> str:
@@ -132,17 +135,27 @@ def email(rng: Random) -> str:
     )
 
 
-def with_invented(rng: Random, sentences: list[str], share: float) -> list[str]:
-    """The sentences with a share of their long words replaced, each word by the same invented one everywhere."""
+def pieced(rng: Random, pieces: Sequence[str]) -> str:
+    """A word put together from one to three pieces, each as likely as any other."""
+    return "".join(rng.choice(pieces) for _ in range(rng.choice((1, 1, 2, 2, 3))))
+
+
+def with_invented(rng: Random, sentences: list[str], share: float, pieces: Sequence[str] = ()) -> list[str]:
+    """The sentences with a share of their long words replaced, each word by the same invented one everywhere.
+
+    With `pieces` a word is made of those, and short words are replaced too.
+    """
     swap: dict[str, str] = {}
 
     def replace(match: re.Match[str]) -> str:
         word = match[0]
         key = word.lower()
         if key not in swap:
-            swap[key] = invent(rng, rng.choice((2, 3, 3, 4))) if rng.random() < share else key
+            new = pieced(rng, pieces) if pieces else invent(rng, rng.choice((2, 3, 3, 4)))
+            swap[key] = new if rng.random() < share else key
         if swap[key] == key:
             return word
         return swap[key].capitalize() if word[0].isupper() else swap[key]
 
-    return [re.sub(r"\b[A-Za-z]{6,}\b", replace, s) for s in sentences]
+    long = 4 if pieces else 6
+    return [re.sub(rf"\b[A-Za-z]{{{long},}}\b", replace, s) for s in sentences]
