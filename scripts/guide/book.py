@@ -2,19 +2,23 @@
 
 An entry's first sentence is by convention the one that answers, and for itself where a question names the entry. Where
 it takes up words that stand in another sentence only, that one is said after the first; where it names an option, the
-sentence with the option is said alone. Questions are made from the entry's title and its list of what people call it;
-none is taken from the questions that the search and the reader are measured with.
+sentence with the option is said alone. Questions are those written for each sentence (localllm/handbook/asked), and are
+made from the entry's title and its list of what people call it; none is taken from the questions that the search and
+the reader are measured with, and every eighth of the written ones is left out, to measure with while training.
 """
 
 import math
 import re
 import tomllib
+import zlib
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from random import Random
 
 from localllm.handbook import context, terms
+from localllm.handbook.asked import asked
 from localllm.handbook.entries import Entry, by_id, entries
 
 from . import questions, talk, voices, words
@@ -108,19 +112,59 @@ def _pointed(rng: Random, entry: Entry) -> tuple[str, str] | None:
     return voices.voiced(rng, question), sentences[0] if at == 0 else f"{sentences[0]} {sentences[at]}"
 
 
+def left_out(question: str) -> bool:
+    """Whether a written question is kept for measuring."""
+    return zlib.crc32(question.encode()) % 8 == 0
+
+
+@cache
+def written(name: str) -> tuple[tuple[int, str], ...]:
+    """The questions written for an entry, with the sentence that answers each: those to train with."""
+    return tuple(pair for pair in asked()[name] if not left_out(pair[1]))
+
+
+def said(entry: Entry, at: int) -> str:
+    """The answer to a question that the sentence at this index answers: it stands after the deciding one."""
+    sentences = _plain(entry)
+    return sentences[0] if at == 0 else f"{sentences[0]} {sentences[at]}"
+
+
+def _written(rng: Random, entry: Entry) -> tuple[str, str]:
+    """A question in somebody's own words, as it is or with other words and mistakes."""
+    at, question = rng.choice(written(entry.id))
+    if rng.random() < 0.3:
+        question = reworded(rng, question)
+    return voices.voiced(rng, question) if rng.random() < 0.5 else question, said(entry, at)
+
+
+def _foreign(rng: Random, found: Sequence[Entry]) -> tuple[str, str] | None:
+    """A question that another entry of the handbook answers, and none of these."""
+    other = rng.choice(entries())
+    near = {name for entry in found for name in (entry.id, *entry.see)}
+    if other.id in near or near & set(other.see) or other.section in {entry.section for entry in found}:
+        return None
+    _, question = rng.choice(written(other.id))
+    if stems(question) & stems(" ".join(entry.plain for entry in found)):
+        return None
+    return question, questions.NOT_SAID
+
+
 def _elsewhere(rng: Random, text: str) -> tuple[str, str] | None:
     """A question about the world that the entries do not answer."""
     question = talk.world_question(rng)
     return None if stems(question) & stems(text) else (voices.voiced(rng, question), questions.NOT_SAID)
 
 
-def _turn(rng: Random, entry: Entry, text: str) -> tuple[str, str]:
+def _turn(rng: Random, entry: Entry, beside: Sequence[Entry]) -> tuple[str, str]:
+    """A question about an entry that stands with others, itself among them, and its answer."""
     kind = rng.random()
-    if kind < 0.07 and (found := _elsewhere(rng, text)):
-        return found
-    if kind < 0.33 and (found := _pointed(rng, entry)):
-        return found
-    return _called(rng, entry)
+    if kind < 0.05 and (pair := _elsewhere(rng, context.passage(beside))):
+        return pair
+    if kind < 0.10 and (pair := _foreign(rng, beside)):
+        return pair
+    if kind < 0.22 and (pair := _pointed(rng, entry)):
+        return pair
+    return _called(rng, entry) if kind < 0.38 else _written(rng, entry)
 
 
 def read(rng: Random, source: Source) -> Messages:
@@ -134,10 +178,9 @@ def read(rng: Random, source: Source) -> Messages:
         other = rng.choice(beside if rng.random() < 0.6 else book)
         if other not in found:
             found.insert(rng.choice((len(found), len(found), 0)), other)
-    text = context.passage(found)
-    question, answer = _turn(rng, entry, text)
+    question, answer = _turn(rng, entry, found)
     turns = [message("user", context.prompt(question, found)), message("assistant", answer)]
     for _ in range(rng.choices((0, 1, 2, 3), (5, 2, 2, 1))[0]):
-        question, answer = _turn(rng, rng.choice(found), text)
+        question, answer = _turn(rng, rng.choice(found), found)
         turns += [message("user", question), message("assistant", answer)]
     return turns
