@@ -25,8 +25,9 @@ PHASES = (
     Phase(2100, mix.LATE, first=0.25),
     Phase(2900, mix.READ, first=0.6),
     Phase(3240, mix.LAST, first=0.4, last=0.03),
+    Phase(4900, mix.FIND, first=0.6, last=0.02),
 )
-SMOKE = (Phase(1, mix.EARLY), Phase(2, mix.LATE), Phase(3, mix.READ), Phase(4, mix.LAST))
+SMOKE = (Phase(1, mix.EARLY), Phase(2, mix.LATE), Phase(3, mix.READ), Phase(4, mix.LAST), Phase(5, mix.FIND))
 
 
 def arguments() -> argparse.Namespace:

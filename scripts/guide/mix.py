@@ -28,8 +28,10 @@ EARLY = (0.22, 0.03, 0.01, 0.28, 0.05, 0.41, 0, 0, 0, 0)
 LATE = (0.36, 0.04, 0.02, 0.30, 0.06, 0.22, 0, 0, 0, 0)
 READ = (0.17, 0.01, 0.09, 0.09, 0.03, 0.06, 0.17, 0.20, 0.18, 0)
 LAST = (0.17, 0.01, 0.05, 0.13, 0.03, 0.10, 0.15, 0.13, 0.17, 0.06)
+FIND = (0.12, 0.01, 0.04, 0.11, 0.03, 0.10, 0.12, 0.30, 0.10, 0.07)
 """Shares of the kinds: many records first, from which looking things up is learned soonest; then more prose, then
-the program's own requests and its handbook, and at last more that is not in the text."""
+the program's own requests and its handbook, then more that is not in the
+text, and at last many of the questions that are written for the handbook."""
 LONGEST = 1000
 
 
