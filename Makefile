@@ -1,7 +1,7 @@
 # Every target sets the environment up first; that takes a moment when nothing has changed.
 #   make chat ARGS="--model NAME"      PYTHON=python3.12 make test      CMAKE_ARGS=-DGGML_CUDA=ON make chat
 .DEFAULT_GOAL := help
-.PHONY: help setup chat test test-fast test-slow check format bench docs lock clean distclean
+.PHONY: help setup chat test test-fast test-slow check format bench guide docs lock clean distclean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,11 @@ format: setup ## let ruff mend what it can
 bench: setup ## measure: cold start, then every scripts/bench*.py
 	.venv/bin/python scripts/cold_start.py
 	@set -e; for script in $(wildcard scripts/bench*.py); do echo ".venv/bin/python $$script"; .venv/bin/python "$$script"; done
+
+guide: setup ## train the built-in model again in out/guide, and measure it; needs PyTorch, takes hours
+	.venv/bin/python scripts/train_guide.py --out out/guide --resume
+	cd scripts && ../.venv/bin/python -m guide.measure ../out/guide/guide.gguf --corpus ../out/guide/corpus.json --plain ../out/guide/guide-f16.gguf $(ARGS)
+	.venv/bin/python scripts/handbook_answers.py --model out/guide/guide.gguf --set blind --questions 0
 
 docs: setup ## the handbook as pages, in build/docs
 	.venv/bin/python scripts/make_docs.py
