@@ -150,6 +150,10 @@ def _summed(bias: tuple[tuple[int, float], ...]) -> list[tuple[int, float]]:
     return list(totals.items())
 
 
+_IN_STRINGS, _ALLOWED = r'[^"\\]', r'[^"\\\x7F\x00-\x1F]'
+"""What llama-cpp-python's grammars let stand in a string, and what JSON does (RFC 8259, section 7)."""
+
+
 def _schema_grammar(schema: str) -> str:
     try:
         json.loads(schema)
@@ -158,6 +162,6 @@ def _schema_grammar(schema: str) -> str:
     from llama_cpp.llama_grammar import json_schema_to_gbnf
 
     try:
-        return str(json_schema_to_gbnf(schema))
+        return str(json_schema_to_gbnf(schema)).replace(_IN_STRINGS, _ALLOWED)
     except Exception as e:  # the converter raises whatever it stumbles over
         raise GrammarError(f"The JSON schema cannot be used ({e}).", "Use a simpler schema.") from e

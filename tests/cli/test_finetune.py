@@ -59,7 +59,7 @@ def test_the_adapter_is_listed_shown_used_and_verified(taught_home: Home) -> Non
     facts = run("show", "tickets", "--json").json
     assert Path(facts["path"]).is_file()
     assert facts["verify"]["passed"] is True
-    ticket = "My lamp never came. Order A-1234. Jo Park"
+    ticket = "Hello. Name: Jo Park. Order: A-12345. Product: garden lamp. It came late."
     base, adapted = run("ask", ticket), run("ask", "--adapter", "tickets", ticket)
     assert adapted.code == base.code == 0
     assert adapted.out != base.out

@@ -70,6 +70,14 @@ def test_an_answer_matches_its_grammar(guide: LlamaEngine, temperature: float) -
     assert finished.reason == "stop"
 
 
+def test_no_control_character_can_stand_in_a_string_of_json(guide: LlamaEngine) -> None:
+    schema = json.dumps({"type": "string", "minLength": 1})
+    newline = guide.tokenize("\n")
+    sampling = Sampling(json_schema=schema, max_tokens=24, logit_bias=tuple((token, 50.0) for token in newline))
+    text, _ = answer(guide, PROMPT, sampling)
+    assert "\n" not in text.strip()
+
+
 def test_an_answer_matches_its_schema_whatever_the_temperature(guide: LlamaEngine) -> None:
     for seed in range(5):
         sampling = Sampling(json_schema=json.dumps(SCHEMA), temperature=1.8, seed=seed, max_tokens=200)
