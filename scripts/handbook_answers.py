@@ -1,9 +1,12 @@
-"""What the built-in model makes of the right entry: how often its answer holds the deciding sentence.
+"""What the program answers from the right entry: how often the answer holds the deciding sentence.
 
     python scripts/handbook_answers.py [--model guide.gguf] [--set tuning|heldout|blind] [--questions 120] [--looked-up]
+                                       [--alone]
 
 Questions are those of tests/handbook/questions, each asked greedily with its right entry in the layout of the program,
 or with what the program finds. The blind ones name their deciding sentence; of the others it is the entry's first.
+An answer is what the model says, held to the entry's sentences, with those that the search picks; see
+localllm/tasks/reading.py. `--alone` measures the bare words of the model.
 """
 
 from __future__ import annotations
@@ -13,14 +16,16 @@ import json
 import random
 import re
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from localllm.engine.base import Engine
+    from localllm.engine.base import Engine, Event
     from localllm.handbook.entries import Entry
+    from localllm.tasks.looking_up import LookedUp
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -55,6 +60,8 @@ class Counts:
     not_said: int = 0
     """Those that say that the text does not say."""
     endless: int = 0
+    whole: int = 0
+    """Sentences that were said, in all answers."""
     invented: int = 0
     """Those that name an option, command or file that the entry does not."""
 
@@ -68,6 +75,7 @@ class Counts:
         self.first += passage[0] in answer
         left = answer
         for sentence in sorted(passage, key=len, reverse=True):
+            self.whole += sentence in left
             left = left.replace(sentence, "")
         self.sentences += bool(answer.strip()) and not left.strip()
         self.not_said += "does not say" in answer
@@ -88,43 +96,54 @@ def cases(name: str) -> list[Case]:
     return [Case(question, entry, entry.sentences[0]) for question, entry in found]
 
 
-def answer(engine: Engine, prompt: str) -> tuple[str, bool]:
+def answer(engine: Engine, found: LookedUp, alone: bool) -> tuple[str, bool]:
     """The greedy answer, and whether it ended by itself."""
     from localllm.engine.base import Finished, Request, TextDelta, stream
+    from localllm.tasks import reading
     from localllm.types import Message, Sampling
 
-    tokens = engine.encode_chat([Message("user", prompt)])
-    events = list(stream(engine, Request(tuple(tokens), Sampling(max_tokens=LIMIT)), None))
+    tokens = engine.encode_chat([Message("user", found.prompt)])
+    request = Request(tuple(tokens), Sampling(max_tokens=LIMIT))
+
+    def ask(cancel: threading.Event | None) -> Iterator[Event]:
+        return stream(engine, request, cancel)
+
+    events = list(ask(None) if alone else reading.answer(found, ask, threading.Event()))
     text = "".join(event.text for event in events if isinstance(event, TextDelta))
     return text, any(isinstance(event, Finished) and event.reason == "stop" for event in events)
 
 
-def right_entry(case: Case) -> Sequence[Entry]:
+def right_entry(case: Case) -> LookedUp | None:
     """Only the entry that answers."""
-    return [case.entry]
+    from localllm.handbook.deciding import book
+    from localllm.tasks.looking_up import LookedUp
+
+    deciding = tuple(case.entry.readable[number] for number in book().deciding(case.question, case.entry))
+    return LookedUp(case.question, (case.entry,), certainty=1.0, deciding=deciding, held=True)
 
 
-def looked_up(case: Case) -> Sequence[Entry]:
-    """What the program gives the model to read; nothing where it declines."""
+def looked_up(case: Case) -> LookedUp | None:
+    """What the program gives the model to read; None where it declines."""
     from localllm.tasks.looking_up import look_up
 
     found = look_up(case.question)
-    return found.entries if found else ()
+    return replace(found, held=True) if found and found.entries else None
 
 
-def measure(model: Path, asked: list[Case], reads: Callable[[Case], Sequence[Entry]], show: bool) -> Counts:
+def measure(
+    model: Path, asked: list[Case], reads: Callable[[Case], LookedUp | None], *, alone: bool, show: bool
+) -> Counts:
     """Ask all; a question that has nothing to read counts as asked only."""
     from localllm.engine.llama import LlamaEngine
-    from localllm.handbook.context import prompt
 
     engine, counts = LlamaEngine.open(model, n_ctx=1024), Counts()
     for case in asked:
         found = reads(case)
-        if not found:
+        if found is None:
             counts.asked += 1
             continue
-        text, ended = answer(engine, prompt(case.question, found))
-        counts.add(text, case, [s.replace("`", "") for entry in found for s in entry.sentences], ended)
+        text, ended = answer(engine, found, alone)
+        counts.add(text, case, [sentence for entry in found.entries for sentence in entry.readable], ended)
         if show:
             print(f"{' ' if case.deciding.replace('`', '') in text else '*'} {case.question}\n    {text}")
     engine.close()
@@ -137,12 +156,13 @@ def main() -> None:
     parser.add_argument("--set", choices=(*SETS, "blind"), default="tuning")
     parser.add_argument("--questions", type=int, default=120, help="at most so many, drawn with a fixed seed; 0: all")
     parser.add_argument("--looked-up", action="store_true", help="read what the search finds, not the right entry")
+    parser.add_argument("--alone", action="store_true", help="what the model says, without the search's sentences")
     parser.add_argument("--show", action="store_true", help="print questions and answers")
     args = parser.parse_args()
     asked = cases(args.set)
     if 0 < args.questions < len(asked):
         asked = random.Random(0).sample(asked, args.questions)
-    counts = measure(args.model, asked, looked_up if args.looked_up else right_entry, args.show)
+    counts = measure(args.model, asked, looked_up if args.looked_up else right_entry, alone=args.alone, show=args.show)
     for name, value in vars(counts).items():
         print(f"{name:10} {value:>4} {value / counts.asked:>7.1%}")
 
