@@ -105,7 +105,8 @@ class LlamaEngine:
         chat templates in place of the file's; `vocab_only` loads the tokenizer and template alone; `exact` keeps
         float32 keys and values without flash attention, for comparisons and for answers that depend less on their
         company: now and then where llama.cpp rounds activations differently for rows that are left over (Q4_K, Q4_0),
-        a little more where it multiplies several rows in another order (Q5_0, Q8_0). Raises ModelError, EngineError, UsageError.
+        a little more where it multiplies several rows in another order (Q5_0, Q8_0).
+        Raises ModelError, EngineError, UsageError.
         """
         started = time.perf_counter()
         source = named_template(template) if template else None
