@@ -13,7 +13,7 @@ from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Button, DataTable, Footer, Input, Static
+from textual.widgets import Button, DataTable, Input, Static
 
 from localllm.errors import LocalLLMError
 from localllm.sanitize import sanitize_line
@@ -23,6 +23,7 @@ from localllm.tui.finetune_text import problem
 from localllm.tui.keymap import bindings
 from localllm.tui.screens.result import ResultScreen
 from localllm.tui.widgets.batchform import BatchForm
+from localllm.tui.widgets.keybar import KeyBar
 from localllm.tui.widgets.paths import BrowseScreen, start_of
 from localllm.tui.widgets.titlebar import TitleBar
 from localllm.tui.work.batch import BatchJob
@@ -63,7 +64,7 @@ class BatchScreen(Screen[None]):
                 ("new", "New batch"),
             ):  # fmt: skip
                 yield Button(label, id=f"do-{name}", compact=True)
-        yield Footer(show_command_palette=False)
+        yield KeyBar()
 
     def on_mount(self) -> None:
         table = self.query_one(DataTable)

@@ -9,7 +9,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.timer import Timer
-from textual.widgets import Footer, TextArea
+from textual.widgets import TextArea
 
 from localllm.errors import LocalLLMError, UsageError
 from localllm.sanitize import sanitize_line
@@ -37,6 +37,7 @@ from localllm.tui.screens.choose import Answer, ChooseScreen
 from localllm.tui.widgets.banner import Banner
 from localllm.tui.widgets.flow import MarkdownFlow
 from localllm.tui.widgets.header import ChatHeader
+from localllm.tui.widgets.keybar import KeyBar
 from localllm.tui.widgets.message import AssistantMessage, TurnMessage, UserMessage
 from localllm.tui.widgets.prompt import Prompt
 from localllm.tui.widgets.sidebar import ChatList, Sidebar
@@ -78,7 +79,7 @@ class ChatScreen(ChatCommands):
                 yield Banner()
                 yield StatusBar()
                 yield Prompt(self._keys)
-        yield Footer(show_command_palette=False)
+        yield KeyBar()
 
     def on_mount(self) -> None:
         self.query_one(ChatHeader).model = self.model
@@ -126,8 +127,9 @@ class ChatScreen(ChatCommands):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Esc is dimmed in the footer while it has nothing to do."""
-        idle = not self.replying and self.editing is None and not any(b.display for b in self.query(Banner))
-        return None if action == "stop" and idle else True
+        if action != "stop" or self.replying or self.editing is not None:
+            return True
+        return True if any(banner.display for banner in self.query(Banner)) else None
 
     @on(TurnMessage.Wished)
     def message_wished(self, event: TurnMessage.Wished) -> None:

@@ -15,7 +15,7 @@ from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Button, Footer, Input, Static
+from textual.widgets import Button, Input, Static
 
 from localllm.errors import LocalLLMError
 from localllm.sanitize import sanitize_line
@@ -26,6 +26,7 @@ from localllm.tui.events import ChatWith
 from localllm.tui.finetune_text import legend, numbers, outcome, problem, report_text, status_line
 from localllm.tui.keymap import bindings
 from localllm.tui.screens.confirm import ConfirmScreen
+from localllm.tui.widgets.keybar import KeyBar
 from localllm.tui.widgets.losscurve import LossCurve
 from localllm.tui.widgets.paths import BrowseScreen, start_of
 from localllm.tui.widgets.titlebar import TitleBar
@@ -72,7 +73,7 @@ class FinetuneScreen(Screen[None]):
                 ("keep_best", "Stop, keep best"), ("chat", "Chat with it"), ("discard", "Discard"), ("new", "New run"),
             ):  # fmt: skip
                 yield Button(label, id=f"do-{name}", compact=True)
-        yield Footer(show_command_palette=False)
+        yield KeyBar()
 
     def on_mount(self) -> None:
         self._say(Content.styled("Choose data and press Check: nothing is loaded for it.", "dim"))

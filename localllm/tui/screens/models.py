@@ -12,7 +12,7 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
-from textual.widgets import Button, DataTable, Footer, Input, Static
+from textual.widgets import Button, DataTable, Input, Static
 from textual.worker import get_current_worker
 
 from localllm.errors import LocalLLMError
@@ -22,6 +22,7 @@ from localllm.tasks.remote import Offer
 from localllm.tui.keymap import bindings
 from localllm.tui.models_text import details, download_lines, left_line
 from localllm.tui.screens.models_actions import ModelsActions
+from localllm.tui.widgets.keybar import KeyBar
 from localllm.tui.widgets.modeltable import ModelTable
 from localllm.tui.widgets.titlebar import TitleBar
 from localllm.tui.work.jobs import Jobs
@@ -69,7 +70,7 @@ class ModelsScreen(ModelsActions):
         with Horizontal(id="actions"):
             for name, label in _BUTTONS:
                 yield Button(label, id=f"do-{name}", compact=True)
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeyBar(compact=True)
 
     def on_mount(self) -> None:
         self.query_one(ModelTable).in_use = self._in_use()
