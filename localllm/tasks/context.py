@@ -41,10 +41,14 @@ def sendable(settings: ChatSettings, branch: Sequence[Turn]) -> Sendable:
 
     What a model thought before an earlier reply is not sent: models are trained on conversations without it.
     """
-    uids = [turn.uid for turn in branch]
-    start = uids.index(settings.first) if settings.first in uids else 0
+    start = left_out(settings, branch)
     messages = tuple(Message(turn.role, without_thought(turn)) for turn in branch[start:])
     return Sendable(messages, start, settings.summary if start else "")
+
+
+def left_out(settings: ChatSettings, branch: Sequence[Turn]) -> int:
+    """How many turns at the beginning of the branch are not sent."""
+    return next((index for index, turn in enumerate(branch) if turn.uid == settings.first), 0)
 
 
 def without_thought(turn: Turn) -> str:

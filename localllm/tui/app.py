@@ -208,7 +208,7 @@ def _jobs(work: Work, model: str) -> Jobs:
     return Jobs(work.registry, model, n_ctx=work.n_ctx, n_threads=work.n_threads, force=work.force)
 
 
-def _search_less_for_garbage() -> None:
+def search_less_for_garbage() -> None:
     """What is loaded by now stays; to look through it again and again would hold up the keys for 70 ms each time."""
     gc.freeze()
     gc.set_threshold(5_000, 20, 20)
@@ -229,7 +229,7 @@ def run_chat(
         unsaved = error
     jobs = _jobs(work, model) if work else None
     app = LocalLLMApp(
-        open_chat, store=store, model=model, keys=keys, unsaved=unsaved, jobs=jobs, settled=_search_less_for_garbage
+        open_chat, store=store, model=model, keys=keys, unsaved=unsaved, jobs=jobs, settled=search_less_for_garbage
     )  # fmt: skip
     try:
         app.run()

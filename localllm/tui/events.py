@@ -85,6 +85,13 @@ class Loaded(Message):
 
 
 @dataclass
+class Counted(Message):
+    """What the conversation that was loaded last takes of the context, in tokens."""
+
+    context_used: int
+
+
+@dataclass
 class ActionFailed(Message):
     """A setting could not be changed; the old one is in force."""
 

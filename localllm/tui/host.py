@@ -8,28 +8,28 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from textual.message import Message as Event
 
 from localllm.errors import EngineError, LocalLLMError
 from localllm.sanitize import sanitize, sanitize_line
-from localllm.store.chats.records import ChatSettings
+from localllm.store.chats.records import ChatSettings, Turn
 from localllm.store.chats.store import ChatStore
 from localllm.tasks.attaching import attachments
-from localllm.tasks.chat_lookup import in_force
-from localllm.tasks.context import messages_of, sendable
 from localllm.tasks.opening import attachments as attached
-from localllm.tui.events import ActionFailed, Changed, ChatState, Cost, Loaded, Opened, OpenFailed
-from localllm.types import Message, Sampling
+from localllm.tui.describing import describe, tokens_sent
+from localllm.tui.events import ActionFailed, Changed, ChatState, Cost, Counted, Loaded, Opened, OpenFailed
+from localllm.types import Sampling
 
 if TYPE_CHECKING:
     from localllm.engine.base import Engine
     from localllm.tasks.chat import Chat
 
-T = TypeVar("T")
+COUNTED_AT_ONCE = 20_000
+"""Characters of a conversation from which on it is shown first and counted then: that takes a moment."""
 Post = Callable[[Event], object]
 
 
@@ -153,7 +153,7 @@ class Host:
 
     def show(self, chat: int, focus: int | None = None) -> None:
         """Another conversation, with its adapter if there still is one; `focus` is a turn to scroll to, whose branch
-        is then shown. Posts Loaded or ActionFailed."""
+        is then shown. Posts Loaded, and Counted after a long one, or ActionFailed."""
         with self._lock, self._failures(ActionFailed):
             record = self.store.chat(chat)
             opened = self._opened()
@@ -171,14 +171,14 @@ class Host:
                     note = f"its adapter cannot be used: {sanitize_line(error.message)}"
             if focus is not None and focus not in [turn.id for turn in self.store.turns.branch(chat)]:
                 self.store.turns.show(chat, focus)
-            self._post(self._loaded(note, focus=focus))
+            self._show(note, focus)
 
     def show_turn(self, turn: int) -> None:
-        """The branch through this turn. Posts Loaded or ActionFailed."""
+        """The branch through this turn. Posts Loaded, and Counted after a long one, or ActionFailed."""
         with self._lock, self._failures(ActionFailed):
             if self._number is not None:
                 self.store.turns.show(self._number, turn)
-                self._post(self._loaded(focus=turn))
+                self._show(focus=turn)
 
     def rename(self, title: str) -> None:
         """Posts Changed or ActionFailed."""
@@ -238,36 +238,28 @@ class Host:
             self.store.set_settings(self._number, settings)
         self._settings = settings
 
-    def _loaded(self, note: str = "", give_back: str = "", focus: int | None = None) -> Loaded:
-        branch = [] if self._number is None else self.store.turns.branch(self._number)
-        return Loaded(self._state(), branch, note, give_back, focus)
+    def _loaded(self, note: str = "", give_back: str = "") -> Loaded:
+        branch = self._branch()
+        return Loaded(self._state(branch), branch, note, give_back)
 
-    def _state(self) -> ChatState:
-        chat = self._opened()
-        info = chat.engine.info
-        record = None
-        with suppress(LocalLLMError):
-            record = None if self._number is None else self.store.chat(self._number)
-        branch = [] if self._number is None else self.store.turns.branch(self._number)
-        messages = messages_of(self._settings, branch)
-        return ChatState(
-            model=sanitize_line(chat.model.name),
-            title=sanitize_line(chat.model.title or chat.model.name),
-            description=sanitize_line(chat.model.description),
-            parameters=info.n_params,
-            n_ctx=info.n_ctx,
-            context_used=_or(0, lambda: _count(chat.engine, messages)),
-            adapter=sanitize_line(chat.adapter.name) if chat.adapter else None,
-            adapters=_or((), lambda: tuple(sanitize_line(adapter.name) for adapter in chat.registry.adapters())),
-            compared=self._compared,
-            chat=self._number,
-            chat_title=sanitize_line(record.title) if record else "",
-            pinned=bool(record and record.pinned),
-            settings=self._settings,
-            sampling=self._settings.sampling or self._default,
-            left_out=sendable(self._settings, branch).left_out,
-            saved=self.store.saved,
-            handbook=in_force(chat, self._settings, compared=self._compared is not None),
+    def _show(self, note: str = "", focus: int | None = None) -> None:
+        """Post Loaded, and for a long conversation what it takes of the context afterwards."""
+        branch = self._branch()
+        long = sum(len(turn.content) for turn in branch) > COUNTED_AT_ONCE
+        self._post(Loaded(self._state(branch, 0 if long else None), branch, note, focus=focus))
+        if long:
+            self._post(Counted(tokens_sent(self._opened(), self._settings, branch)))
+
+    def _branch(self) -> list[Turn]:
+        return [] if self._number is None else self.store.turns.branch(self._number)
+
+    def _state(self, branch: list[Turn] | None = None, context_used: int | None = None) -> ChatState:
+        """What the caller knows already is not found out again."""
+        chat, settings = self._opened(), self._settings
+        branch = self._branch() if branch is None else branch
+        used = tokens_sent(chat, settings, branch) if context_used is None else context_used
+        return describe(
+            chat, self.store, self._number, branch, settings, self._default, compared=self._compared, context_used=used
         )
 
     @contextmanager
@@ -280,15 +272,3 @@ class Host:
         except Exception as error:
             what = f"Something unexpected went wrong: {type(error).__name__}: {error}"
             self._post(failed(EngineError(what, "The conversation is kept; please report this.")))
-
-
-def _count(engine: Engine, messages: list[Message]) -> int:
-    return len(engine.encode_chat(messages, add_generation_prompt=False)) if messages else 0
-
-
-def _or(default: T, fact: Callable[[], T]) -> T:
-    """A fact that is only shown: not having it must not fail what the person asked for."""
-    try:
-        return fact()
-    except LocalLLMError:
-        return default

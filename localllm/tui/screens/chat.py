@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from textual import on
@@ -22,6 +23,7 @@ from localllm.tui.events import (
     ChatState,
     ContextFull,
     Cost,
+    Counted,
     Loaded,
     Opened,
     ReplyBegun,
@@ -234,6 +236,7 @@ class ChatScreen(ChatCommands):
         transcript = self.query_one(Transcript)
         if event.branch != transcript.branch or event.state.left_out != transcript.left_out or not event.branch:
             await transcript.show(event.state, event.branch)
+            self.call_after_refresh(transcript.complete)
         self._done(event.state, "ready")
         if event.note:
             await transcript.add_note(event.note)
@@ -241,6 +244,11 @@ class ChatScreen(ChatCommands):
             await transcript.reveal(event.focus)
         self.query_one(Sidebar).show_current(event.state.chat)
         self.query_one(Prompt).give_back(event.give_back)
+
+    @on(Counted)
+    def counted(self, event: Counted) -> None:
+        if self.state is not None:
+            self._show_state(replace(self.state, context_used=event.context_used))
 
     @on(ActionFailed)
     def action_failed(self, event: ActionFailed) -> None:
@@ -312,6 +320,7 @@ class ChatScreen(ChatCommands):
             branch = [] if event.state is None or event.state.chat is None else self._branch(event.state.chat)
             if self.state is not None and branch != self.query_one(Transcript).branch:
                 await self.query_one(Transcript).show(self.state, branch)
+                self.call_after_refresh(self.query_one(Transcript).complete)
         self._show_error(event.error)
         self.query_one(Sidebar).reload()
         if not event.kept or not replies:

@@ -16,13 +16,15 @@ from textual.message import Message
 from textual.widgets import Static
 
 from localllm.store.chats.records import Turn
+from localllm.tasks.context import without_thought
 from localllm.tui.events import ChatState
-from localllm.tui.widgets.message import AssistantMessage, Note, TurnMessage, UserMessage
+from localllm.tui.widgets.message import FOLDED_LINES, AssistantMessage, Note, TurnMessage, UserMessage
 from localllm.tui.widgets.plain import Plain
 from localllm.tui.widgets.welcome import Welcome
 
 FIRST_CHARACTERS, FIRST_TURNS = 8000, 16
-"""What is drawn at once of a conversation that is opened, whichever is less; an exchange at least."""
+"""What is drawn of a conversation that is opened, whichever is less; an exchange at least. What the view holds of it
+comes first, and the rest when that is on the screen."""
 MORE_TURNS = 20
 MOST_TURNS = 40
 """Drawn turns from which on the oldest go: all that are drawn take part in every layout."""
@@ -58,6 +60,7 @@ class Transcript(VerticalScroll, Plain, can_focus=False):
         self._model, self._first = model, first
         self._branch: list[Turn] = []
         self._start = 0  # index in the branch of the first turn that is drawn
+        self._wanted = 0  # index of the first turn that is to be drawn next
         self._left_out = (0, False)
 
     def compose(self) -> ComposeResult:
@@ -101,7 +104,8 @@ class Transcript(VerticalScroll, Plain, can_focus=False):
     async def show(self, state: ChatState, branch: Sequence[Turn]) -> None:
         """A conversation from its end; without turns, the welcome."""
         self._branch, self._left_out = list(branch), (state.left_out, bool(state.settings.summary))
-        self._start = _first_drawn(self._branch)
+        self._wanted = _first_drawn(self._branch)
+        self._start = max(self._wanted, _first_seen(self._branch, *self.size))
         self.anchor(False)
         with self.app.batch_update():
             await self.remove_children()
@@ -111,6 +115,15 @@ class Transcript(VerticalScroll, Plain, can_focus=False):
                 await self.mount(Welcome(self._model))
                 self.welcome(state)
         self.call_after_refresh(self._to_the_end)
+
+    async def complete(self) -> None:
+        """Draw what `show` left for later."""
+        wanted, self._wanted = self._wanted, len(self._branch)
+        if wanted < self._start:
+            at_the_end = self.is_anchored or self.max_scroll_y == 0
+            await self._add_above(wanted)
+            if at_the_end:
+                self.call_after_refresh(self._to_the_end)
 
     def _to_the_end(self) -> None:
         self.scroll_end(animate=False)
@@ -132,9 +145,13 @@ class Transcript(VerticalScroll, Plain, can_focus=False):
         """Draw earlier turns, the view staying at what it shows."""
         if self._start == 0:
             return
+        await self._add_above(max(0, self._start - MORE_TURNS))
+
+    async def _add_above(self, start: int) -> None:
         height = self.virtual_size.height
-        await self._draw_from(max(0, self._start - MORE_TURNS))
-        self.call_after_refresh(self._stay, height)
+        await self._draw_from(start)
+        if not self.is_anchored:
+            self.call_after_refresh(self._stay, height)
 
     def _stay(self, height: int) -> None:
         self.scroll_to(y=self.scroll_y + self.virtual_size.height - height, animate=False)
@@ -232,6 +249,22 @@ class SideBySide(Horizontal):
 def _ids(widget: object) -> set[int]:
     messages = [widget] if isinstance(widget, TurnMessage) else getattr(widget, "children", ())
     return {m.turn.id for m in messages if isinstance(m, TurnMessage) and m.turn is not None}
+
+
+def _first_seen(branch: Sequence[Turn], width: int, height: int) -> int:
+    """Index of the first turn that the view may hold, its end being the conversation's."""
+    for index in range(len(branch) - 1, -1, -1):
+        height -= _least_lines(branch[index], max(1, width))
+        if height < 0:
+            return index
+    return 0
+
+
+def _least_lines(turn: Turn, width: int) -> int:
+    """Of a turn with its heading and a blank line: those of its text, as far as it is not folded."""
+    text = turn.content if turn.role == "user" else without_thought(turn)
+    lines = sum(-(-len(line) // width) for line in text.splitlines())
+    return 2 + (min(lines, FOLDED_LINES // 3) if turn.role == "user" else lines)
 
 
 def _first_drawn(branch: Sequence[Turn]) -> int:
