@@ -112,4 +112,3 @@ def test_the_wheel_brings_keys_into_view_that_have_no_room() -> None:
         assert line(pilot).startswith(" a Alpha")
 
     assert run(scroll, width=16).pressed == ["c"]
-
