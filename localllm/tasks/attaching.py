@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from localllm.errors import DataError
 
 _MENTION = re.compile(r"""(?<!\S)@(?:"([^"\n]+)"|'([^'\n]+)'|((?:[^\s\\]|\\.)+))""")
+_BEGUN = re.compile(r"""(?<!\S)@(?:"([^"\n]*)|'([^'\n]*)|((?:[^\s\\"']|\\.)(?:[^\s\\]|\\.)*|))$""")
 _LAST_FILE = re.compile(r"\n\n[^\n]+:\n(`{3,})\n((?:(?!\n\1\n).)*)\n\1\Z", re.DOTALL)
 MOST_CANDIDATES = 200
 
@@ -106,8 +107,15 @@ def _fenced(text: str) -> str:
 
 def mention_of(path: Path) -> str:
     """How a file is named in a message."""
-    name = str(path)
-    return f"@{name}" if re.fullmatch(r"[^\s\"'\\]+", name) else f'@"{name}"'
+    return _mention(str(path), whole=True)
+
+
+def _mention(path: str, *, whole: bool) -> str:
+    """`@path`, in quotes where it needs some; they stay open while it is not `whole`."""
+    if re.fullmatch(r"[^\s\"'\\]*", path):
+        return f"@{path}"
+    quote = "'" if '"' in path else '"'
+    return f"@{quote}{path}{quote if whole else ''}"
 
 
 def dropped(pasted: str) -> str | None:
@@ -124,6 +132,28 @@ def dropped(pasted: str) -> str | None:
     return " ".join(map(mention_of, paths)) + " "
 
 
+def complete(line: str) -> tuple[int, str, list[str]] | None:
+    """The mention that a line ends with, completed: where it begins, what it becomes, and the paths that fit.
+
+    None where the line does not end with one.
+    """
+    match = _BEGUN.search(line)
+    if match is None:
+        return None
+    begun = next(filter(None, match.groups()), "").replace("\\ ", " ")
+    found = completions(begun)
+    common = _common_start(found) or begun
+    whole = len(found) == 1 and not common.endswith("/")
+    becomes = _mention(common, whole=whole) + " " * whole
+    return match.start(), becomes if found else match[0], found
+
+
+def _common_start(names: list[str]) -> str:
+    """What all of them begin with."""
+    first, last = min(names, default=""), max(names, default="")
+    return first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
+
+
 def completions(prefix: str) -> list[str]:
     """Paths that begin so, folders with a slash; hidden ones only when the prefix asks for them."""
     folder, _, name = prefix.rpartition("/")
@@ -134,4 +164,10 @@ def completions(prefix: str) -> list[str]:
         return []
     head = f"{folder}/" if "/" in prefix else ""
     fitting = [e for e in entries if e.name.startswith(name) and (name.startswith(".") or not e.name.startswith("."))]
+    fitting = [entry for entry in fitting if _can_be_named(entry.name)]
     return [f"{head}{entry.name}{'/' if entry.is_dir() else ''}" for entry in fitting[:MOST_CANDIDATES]]
+
+
+def _can_be_named(name: str) -> bool:
+    """Whether a message can hold the name: not with a line break, with both quotes, or with bytes that are no text."""
+    return name.splitlines() == [name] and not {'"', "'"} <= set(name) and not re.search("[\ud800-\udfff]", name)

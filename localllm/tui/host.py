@@ -191,7 +191,7 @@ class Host:
         """Leave nothing out any more. Posts Loaded or ActionFailed."""
         with self._lock, self._failures(ActionFailed):
             self._keep(replace(self._settings, first="", summary=""))
-            self._post(self._loaded("all turns are sent again"))
+            self._post(self._loaded("all messages are sent again"))
 
     def count(self, text: str) -> None:
         """What a message takes in tokens; posts Cost. Nothing while the engine is at work."""

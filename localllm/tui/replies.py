@@ -35,8 +35,9 @@ from localllm.tui.pieces import Pieces
 class ChatHost(Host):
     """Answers, and saves the answers as they come."""
 
-    def reply(self, text: str, below: int | None = None, *, at_end: bool = True) -> None:
-        """Answer a message at the end of what is shown, or with `at_end` false one that stands below the turn `below`.
+    def reply(self, text: str, below: int | None) -> None:
+        """Answer a message below that turn, or at the beginning. Another window may have gone on from there: then
+        there are two branches.
 
         Posts ReplyBegun, ReplyProgress and ReplyEnded, then ReplyFinished; or ContextFull, or ReplyFailed.
         """
@@ -46,9 +47,7 @@ class ChatHost(Host):
                 return
             content = with_attachments(text, files) if (files := attachments(text)) else text
             chat = self._begin_chat()
-            branch = self.store.turns.branch(chat)
-            parent = (branch[-1].id if branch else None) if at_end else below
-            question = self.store.turns.add(chat, parent, "user", content, text)
+            question = self.store.turns.add(chat, below, "user", content, text)
             self._answer(chat, question, text)
 
     def again(self, turn: int) -> None:
@@ -56,9 +55,8 @@ class ChatHost(Host):
         with self._lock, self._reply_failures(""):
             self._cancel.clear()
             chat = self._begin_chat()
-            branch = self.store.turns.branch(chat)
-            found = next((t for t in branch if t.id == turn), None)
-            question = turn if found is None or found.role == "user" else found.parent
+            found = self.store.turns.get(turn)
+            question = turn if found.role == "user" else found.parent
             assert question is not None
             self.store.turns.end_at(chat, question)
             try:
@@ -245,7 +243,7 @@ class ChatHost(Host):
             summary = self._summarize(session, summary, branch[before:start])
         self._keep(replace(self._settings, first=branch[start].uid, summary=summary))
         how = "are summarized for the model" if summarize else "are no longer sent to the model"
-        return f"the first {start} turns {how}; they stay here"
+        return f"the first {start} messages {how}; they stay here"
 
     def _summarize(self, session: Session, summary: str, turns: list[Turn]) -> str:
         """Several at a time, as many as fit."""

@@ -72,6 +72,8 @@ async def test_an_earlier_message_is_edited_and_both_branches_are_reachable():
         await ready(pilot)
         assert "1/2" in shown(app)
         assert "two" in [m.text for m in app.screen.query(AssistantMessage)]
+        await pilot.press("right")  # the keys are still for the message
+        await until(pilot, lambda: contents(app) == ["first again", "three"])
 
 
 async def test_esc_leaves_the_edited_message_as_it_was():
@@ -281,6 +283,10 @@ async def test_a_full_context_asks_and_drops_only_what_was_agreed_to():
         await pilot.press("f5")
         await opened(pilot, ChooseScreen)
         assert "are left out" in words(app)
+        await pilot.press("escape")
+        await type_in(pilot, "y" * 120)
+        await opened(pilot, ChooseScreen)
+        assert "messages are left out already." in words(app)
 
 
 async def test_older_turns_are_summarized_by_the_model_when_asked():
@@ -346,11 +352,32 @@ async def test_a_json_schema_is_checked_and_used():
         await pilot.press("ctrl+s")
         assert "The JSON schema is not JSON" in words(app)
         schema.text = '{"type": "object"}'
+        await until(pilot, lambda: "The JSON schema is not JSON" not in words(app))
         await pilot.press("ctrl+s")
         await ready(pilot)
+        assert "JSON schema · context" in shown(app)
         await say(pilot, "q")
         assert screen.host._chat is not None
         assert screen.host._chat.session.sampling.json_schema == '{"type": "object"}'
+
+
+async def test_settings_that_nobody_changed_stay_those_of_the_model():
+    app = LocalLLMApp(opener(scripted("one"), sampling=Sampling(temperature=0.7)))
+    async with app.run_test(size=SIZE) as pilot:
+        screen = await ready(pilot)
+        await pilot.press("f4")
+        await opened(pilot, SettingsScreen)
+        await pilot.press("ctrl+s")
+        await ready(pilot)
+        assert "settings changed" not in shown(app)
+        await pilot.press("f4")
+        await opened(pilot, SettingsScreen)
+        app.screen.query_one("#system", TextArea).text = "Be brief."
+        await pilot.press("ctrl+s")
+        await ready(pilot)
+        assert "settings changed" in shown(app)
+        assert screen.state is not None
+        assert (screen.state.settings.sampling, screen.state.sampling.temperature) == (None, 0.7)
 
 
 async def test_system_prompts_are_kept_in_a_library():

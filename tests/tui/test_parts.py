@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from localllm.errors import DataError, UsageError
-from localllm.tasks.attaching import attachments, completions, dropped, mention_of, mentions, with_attachments
+from localllm.tasks.attaching import attachments, complete, completions, dropped, mention_of, mentions, with_attachments
 from localllm.tasks.thinking import may_think, split_thought
 from localllm.tui.keymap import ACTIONS, KEYS, load_keys, spoken
 from localllm.tui.links import code_blocks, links_in
@@ -115,6 +116,39 @@ def test_paths_are_completed_and_dropped_files_recognized(tmp_path: Path):
     assert dropped("some text") is None
     assert dropped(f"{tmp_path}/absent.md") is None
     assert dropped("two\nlines") is None
+
+
+@pytest.mark.parametrize("name", ["two words.txt", "it's.txt", 'a "b" c.txt', "报告 概要.txt", "日本語.md", "e\x1b[31m\x07.txt"])
+@pytest.mark.parametrize("typed", ['{}', '"{}', "'{}"])
+def test_any_name_is_completed_to_what_a_message_names(tmp_path: Path, name: str, typed: str):
+    (tmp_path / name).write_text("x")
+    done = complete("see @" + typed.format(f"{tmp_path}/{name[0]}"))
+    assert done is not None
+    start, mention, found = done
+    assert start == len("see ")
+    assert found == [f"{tmp_path}/{name}"]
+    assert [path for _, path in mentions(f"see {mention}please")] == [tmp_path / name]
+
+
+def test_a_mention_in_quotes_stays_open_until_it_is_whole(tmp_path: Path):
+    (tmp_path / "my folder").mkdir()
+    for name in ("part 1.txt", "part 2.txt"):
+        (tmp_path / "my folder" / name).write_text("x")
+    assert complete(f"@{tmp_path}/m") == (0, f'@"{tmp_path}/my folder/', [f"{tmp_path}/my folder/"])
+    start, mention, found = complete(f'@"{tmp_path}/my folder/') or (0, "", [])
+    assert (mention, len(found)) == (f'@"{tmp_path}/my folder/part ', 2)
+    assert complete(f"{mention}2") == (0, f'@"{tmp_path}/my folder/part 2.txt" ', [f"{tmp_path}/my folder/part 2.txt"])
+    assert complete(f"@{tmp_path}/my\\ fol") == complete(f"@{tmp_path}/my")
+    assert complete("mail me@example") is None
+    assert complete(f'@"{tmp_path}/my folder/part 2.txt" and') is None
+    assert complete("@nix/n") == (0, "@nix/n", [])
+
+
+def test_names_that_no_message_can_hold_are_not_offered(tmp_path: Path):
+    for name in ("a\nb", "a\x85b", """a'"b""", "ab"):
+        (tmp_path / name).write_text("x")
+    (Path(os.fsdecode(bytes(tmp_path) + b"/a\xff"))).write_text("x")
+    assert completions(f"{tmp_path}/") == [f"{tmp_path}/ab"]
 
 
 def test_addresses_and_code_are_taken_out_of_a_reply():

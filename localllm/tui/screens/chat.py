@@ -122,10 +122,9 @@ class ChatScreen(ChatCommands):
         """Send a message to the model: at the end, or in place of the one that is being edited."""
         editing, self.editing = self.editing, None
         self.query_one(Prompt).border_title = ""
-        if editing is None:
-            self._work("reading …", partial(self.host.reply, text))
-        else:
-            self._work("reading …", partial(self.host.reply, text, editing.parent, at_end=False))
+        shown = self.query_one(Transcript).branch
+        end = shown[-1].id if shown else None
+        self._work("reading …", partial(self.host.reply, text, end if editing is None else editing.parent))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Esc is dimmed in the footer while it has nothing to do."""
@@ -234,6 +233,7 @@ class ChatScreen(ChatCommands):
     @on(Loaded)
     async def loaded(self, event: Loaded) -> None:
         transcript = self.query_one(Transcript)
+        among_messages = isinstance(self.focused, TurnMessage)
         if event.branch != transcript.branch or event.state.left_out != transcript.left_out or not event.branch:
             await transcript.show(event.state, event.branch)
             self.call_after_refresh(transcript.complete)
@@ -241,7 +241,7 @@ class ChatScreen(ChatCommands):
         if event.note:
             await transcript.add_note(event.note)
         if event.focus is not None:
-            await transcript.reveal(event.focus)
+            await transcript.reveal(event.focus, focus=among_messages)
         self.query_one(Sidebar).show_current(event.state.chat)
         self.query_one(Prompt).give_back(event.give_back)
 
@@ -331,10 +331,11 @@ class ChatScreen(ChatCommands):
         """Ask what to leave out, and then answer."""
         self._done(event.state, "waiting for you")
         self.busy = True
-        over = event.needed - event.state.n_ctx
+        over, left_out = event.needed - event.state.n_ctx, event.state.left_out
+        so_far = f"{left_out} messages are left out already." if left_out else "Nothing has been left out yet."
         text = (
             f"With this message the conversation needs {event.needed} tokens, and the context holds "
-            f"{event.state.n_ctx}: {over} too many. Nothing has been left out yet."
+            f"{event.state.n_ctx}: {over} too many. {so_far}"
         )
         answers = [
             Answer("drop", "Leave out the oldest messages", "they stay in the list; the model no longer gets them"),
@@ -394,4 +395,5 @@ class ChatScreen(ChatCommands):
         header.model, header.adapter, header.compared = state.model, state.adapter, state.compared
         status = self.query_one(StatusBar)
         status.context, status.handbook = (state.context_used, state.n_ctx), state.handbook
+        status.schema = bool(state.sampling.json_schema)
         self._last_adapter = state.adapter or self._last_adapter

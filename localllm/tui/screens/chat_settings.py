@@ -56,7 +56,7 @@ class ChatSettingsActions(ChatActions):
     def _choose_adapter(self, title: str, use: Callable[[str], None]) -> None:
         assert self.state is not None
         if not self.state.adapters:
-            self._hint("There is no adapter yet.", "Make one in a shell: localllm finetune DATA --name NAME.")
+            self._hint("There is no adapter yet.", "F6 makes one; or in a shell: localllm finetune DATA --name NAME.")
             return
         answers = [Answer(name, name) for name in self.state.adapters]
         self.app.push_screen(
@@ -123,7 +123,7 @@ class ChatSettingsActions(ChatActions):
             self.app.push_screen(screen, self._use_settings)
 
     def _use_settings(self, settings: ChatSettings | None) -> None:
-        if settings is not None:
+        if settings is not None and self.state is not None and settings != self.state.settings:
             self._work("", partial(self.host.set_settings, settings, "settings changed"))
 
     def action_context(self) -> None:

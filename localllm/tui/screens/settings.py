@@ -146,4 +146,11 @@ class SettingsScreen(ModalScreen[ChatSettings | None]):
             return
         system = self.query_one("#system", TextArea).text.strip() or None
         handbook = _ASKED[str(self.query_one("#handbook", Select).value)]
-        self.dismiss(replace(self._settings, sampling=sampling, system=system, handbook=handbook))
+        # What was not touched stays the model's own, so that it changes when the model does.
+        chosen = self._settings.sampling if sampling == self._sampling else sampling
+        self.dismiss(replace(self._settings, sampling=chosen, system=system, handbook=handbook))
+
+    @on(TextArea.Changed)
+    def mended(self) -> None:
+        """What was wrong may no longer be."""
+        self._problem(None)

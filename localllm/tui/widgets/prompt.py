@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -14,10 +13,8 @@ from textual.message import Message
 from textual.widgets import TextArea
 
 from localllm.sanitize import sanitize_line
-from localllm.tasks.attaching import completions, dropped
+from localllm.tasks.attaching import complete, dropped
 from localllm.tui.keymap import KEYS, bindings
-
-_PATH_BEFORE = re.compile(r"(?<!\S)@(\S*)$")
 
 
 @dataclass
@@ -105,13 +102,13 @@ class Prompt(TextArea):
     def _complete(self) -> bool:
         """Complete the path before the cursor; false where there is none to complete."""
         row, column = self.cursor_location
-        match = _PATH_BEFORE.search(self.document.get_line(row)[:column])
-        if match is None:
+        before = self.document.get_line(row)[:column]
+        completed = complete(before)
+        if completed is None:
             return False
-        found = completions(match[1])
-        common = _common_start(found)
-        if len(common) > len(match[1]) and not re.search(r"\s", common):
-            self.insert(common[len(match[1]) :] + ("" if len(found) > 1 or common.endswith("/") else " "))
+        start, mention, found = completed
+        if mention != before[start:]:
+            self.replace(mention, (row, start), (row, column), maintain_selection_offset=False)
         names = "  ".join(sanitize_line(name.rstrip("/").rpartition("/")[2]) for name in found[:8])
         self.border_subtitle = (names if len(found) > 1 else "") if found else "no such file"
         return True
@@ -155,9 +152,3 @@ class Prompt(TextArea):
     def _replace_all(self, text: str) -> None:
         self.text = text
         self.move_cursor(self.document.end)
-
-
-def _common_start(names: list[str]) -> str:
-    """What all of them begin with."""
-    first, last = min(names, default=""), max(names, default="")
-    return first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]

@@ -20,6 +20,8 @@ class StatusBar(Horizontal):
     """Tokens used, and tokens that the context holds."""
     handbook: reactive[bool] = reactive(False)
     """Whether questions are looked up first."""
+    schema: reactive[bool] = reactive(False)
+    """Whether replies must match a JSON schema; then nothing is looked up."""
 
     def compose(self) -> ComposeResult:
         yield Static(id="activity", markup=False)
@@ -36,8 +38,15 @@ class StatusBar(Horizontal):
         speed = f" · {self.tokens_per_second:.1f} tokens/s" if self.tokens_per_second else ""
         self.query_one("#activity", Static).update(Content(self.activity + speed), layout=False)
 
-    def watch_handbook(self, on: bool) -> None:
-        self.query_one("#handbook", Static).update(Content("handbook · " if on else ""))
+    def watch_handbook(self) -> None:
+        self._show_kind()
+
+    def watch_schema(self) -> None:
+        self._show_kind()
+
+    def _show_kind(self) -> None:
+        kind = "JSON schema · " if self.schema else "handbook · " if self.handbook else ""
+        self.query_one("#handbook", Static).update(Content(kind))
 
     def watch_context(self, context: tuple[int, int]) -> None:
         label = self.query_one("#context", Static)

@@ -129,8 +129,8 @@ class Transcript(VerticalScroll, Plain, can_focus=False):
         self.scroll_end(animate=False)
         self.follow()
 
-    async def reveal(self, turn: int) -> None:
-        """Draw what is needed for a turn to be there, and scroll to it."""
+    async def reveal(self, turn: int, *, focus: bool = False) -> None:
+        """Draw what is needed for a turn to be there, and scroll to it; with `focus` the keys are for it then."""
         index = next((i for i, t in enumerate(self._branch) if t.id == turn), None)
         if index is None:
             return
@@ -139,6 +139,8 @@ class Transcript(VerticalScroll, Plain, can_focus=False):
         for message in self.messages:
             if message.turn is not None and message.turn.id == turn:
                 self.anchor(False)
+                if focus:
+                    message.focus(scroll_visible=False)
                 self.call_after_refresh(self.scroll_to_widget, message, animate=False, top=True)
 
     async def more(self) -> None:
