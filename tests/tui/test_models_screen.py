@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import shutil
@@ -37,6 +38,18 @@ SIZE = (120, 34)
 
 
 # Looking
+
+
+async def test_rows_that_come_while_the_screen_is_left_are_let_go(tmp_path: Path):
+    jobs, _ = scripted_jobs(tmp_path)
+    app = app_with(jobs)
+    async with app.run_test(size=SIZE) as pilot:
+        screen = await open_models(pilot, 30)
+        leaving = asyncio.ensure_future(pilot.press("escape"))
+        while not leaving.done():
+            screen._take_rows(screen.all[:1], None)
+            await asyncio.sleep(0)
+        assert isinstance(app.screen, ChatScreen)
 
 
 async def test_everything_is_listed_searched_and_told_of(tmp_path: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from textual.command import CommandPalette
+from textual.widgets import Input
 
 from localllm.tui.app import LocalLLMApp
 from localllm.tui.screens.chat import ChatScreen
@@ -55,10 +56,11 @@ async def test_a_dialog_offers_what_it_can_do_and_nothing_of_what_is_below():
         await pilot.press("f4")
         await until(pilot, lambda: isinstance(app.screen, SettingsScreen))
         assert offered(app) == EVERYWHERE | {"Back", "Save"}
+        app.screen.query_one("#p-temperature", Input).value = "0.5"
         save = next(command for command in app.get_system_commands(app.screen) if command.title == "Save")
         await save.callback()  # type: ignore[misc]
         await until(pilot, lambda: isinstance(app.screen, ChatScreen))
-        assert app.host._settings.sampling is not None
+        await until(pilot, lambda: app.host._settings.sampling is not None)
 
 
 async def test_on_the_screens_of_long_work_it_offers_what_can_be_done_now(tmp_path: Path):

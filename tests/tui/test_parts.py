@@ -118,8 +118,10 @@ def test_paths_are_completed_and_dropped_files_recognized(tmp_path: Path):
     assert dropped("two\nlines") is None
 
 
-@pytest.mark.parametrize("name", ["two words.txt", "it's.txt", 'a "b" c.txt', "报告 概要.txt", "日本語.md", "e\x1b[31m\x07.txt"])
-@pytest.mark.parametrize("typed", ['{}', '"{}', "'{}"])
+@pytest.mark.parametrize(
+    "name", ["two words.txt", "it's.txt", 'a "b" c.txt', "报告 概要.txt", "日本語.md", "e\x1b[31m\x07.txt"]
+)
+@pytest.mark.parametrize("typed", ["{}", '"{}', "'{}"])
 def test_any_name_is_completed_to_what_a_message_names(tmp_path: Path, name: str, typed: str):
     (tmp_path / name).write_text("x")
     done = complete("see @" + typed.format(f"{tmp_path}/{name[0]}"))
@@ -135,7 +137,7 @@ def test_a_mention_in_quotes_stays_open_until_it_is_whole(tmp_path: Path):
     for name in ("part 1.txt", "part 2.txt"):
         (tmp_path / "my folder" / name).write_text("x")
     assert complete(f"@{tmp_path}/m") == (0, f'@"{tmp_path}/my folder/', [f"{tmp_path}/my folder/"])
-    start, mention, found = complete(f'@"{tmp_path}/my folder/') or (0, "", [])
+    _, mention, found = complete(f'@"{tmp_path}/my folder/') or (0, "", [])
     assert (mention, len(found)) == (f'@"{tmp_path}/my folder/part ', 2)
     assert complete(f"{mention}2") == (0, f'@"{tmp_path}/my folder/part 2.txt" ', [f"{tmp_path}/my folder/part 2.txt"])
     assert complete(f"@{tmp_path}/my\\ fol") == complete(f"@{tmp_path}/my")

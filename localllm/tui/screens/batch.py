@@ -21,6 +21,7 @@ from localllm.tasks.summary_here import BatchRequest, Listing, results
 from localllm.tui.batch_text import first_line, listing_text, numbers, outcome, state_of, status_line
 from localllm.tui.finetune_text import problem
 from localllm.tui.keymap import bindings
+from localllm.tui.leaving import is_here
 from localllm.tui.screens.result import ResultScreen
 from localllm.tui.widgets.batchform import BatchForm
 from localllm.tui.widgets.keybar import KeyBar
@@ -190,7 +191,7 @@ class BatchScreen(Screen[None]):
         self.run_worker(look, thread=True, group="look", exclusive=True)
 
     def _begin(self, request: BatchRequest, found: Listing) -> None:
-        if not self.is_attached:  # left meanwhile
+        if not is_here(self):  # left meanwhile
             return
         if not found.count:
             self._say(listing_text(found))
@@ -205,7 +206,7 @@ class BatchScreen(Screen[None]):
     # What is shown
 
     def _say(self, text: Content) -> None:
-        if self.is_attached:
+        if is_here(self):
             self.query_one("#said", Static).update(text)
             self.query_one("#report").scroll_home(animate=False)
 

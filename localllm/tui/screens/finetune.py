@@ -25,6 +25,7 @@ from localllm.tasks.unfinished import Unfinished
 from localllm.tui.events import ChatWith
 from localllm.tui.finetune_text import legend, numbers, outcome, problem, report_text, status_line
 from localllm.tui.keymap import bindings
+from localllm.tui.leaving import is_here
 from localllm.tui.screens.confirm import ConfirmScreen
 from localllm.tui.widgets.keybar import KeyBar
 from localllm.tui.widgets.losscurve import LossCurve
@@ -228,7 +229,7 @@ class FinetuneScreen(Screen[None]):
         self.app.call_from_thread(self._say, report_text(found))
 
     def _say(self, text: Content) -> None:
-        if self.is_attached:  # a check may end after the screen was left
+        if is_here(self):  # a check may end after the screen was left
             self.query_one("#said", Static).update(text)
             self.query_one("#report").scroll_home(animate=False)
 

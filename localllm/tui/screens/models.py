@@ -20,6 +20,7 @@ from localllm.tasks.browsing import Listed, matches
 from localllm.tasks.fetching import names_repository, rows_of
 from localllm.tasks.remote import Offer
 from localllm.tui.keymap import bindings
+from localllm.tui.leaving import is_here
 from localllm.tui.models_text import details, download_lines, left_line
 from localllm.tui.screens.models_actions import ModelsActions
 from localllm.tui.widgets.keybar import KeyBar
@@ -102,7 +103,7 @@ class ModelsScreen(ModelsActions):
 
     def _take_rows(self, rows: list[Listed], stamp: int | None) -> None:
         """`stamp` is that of the disk once they are all there."""
-        if not self.is_attached:
+        if not is_here(self):
             return
         first = not self.all
         self.all = rows
@@ -178,7 +179,7 @@ class ModelsScreen(ModelsActions):
     # What is shown
 
     def say(self, text: Content) -> None:
-        if self.is_attached:
+        if is_here(self):
             self.query_one("#said", Static).update(text)
             self.query_one("#said").display = bool(text.plain)
 
@@ -218,7 +219,7 @@ class ModelsScreen(ModelsActions):
     def _offer_actions(self) -> None:
         """In the footer and as buttons, where they are others than before."""
         offered = (*(self.possible(name) for name, _ in _BUTTONS), isinstance(self.focused, Input))
-        if not self.is_attached or offered == self._offered_now:
+        if not is_here(self) or offered == self._offered_now:
             return
         self._offered_now = offered
         for button in self.query("#actions Button").results(Button):

@@ -13,6 +13,7 @@ from textual.widgets import Input
 from localllm.errors import CancelledError, LocalLLMError
 from localllm.sanitize import sanitize_line
 from localllm.tui.events import ChatOn
+from localllm.tui.leaving import is_here
 from localllm.tui.models_text import choice_lines, memory_line, offer_text
 from localllm.tui.screens.choose import Answer, ChooseScreen
 from localllm.tui.screens.models_changes import ModelsChanges
@@ -132,7 +133,7 @@ class ModelsActions(ModelsChanges):
 
     def _looked_up(self, error: LocalLLMError | None, found: Offer | None, then: Callable[[Offer], object]) -> None:
         self.looking = None
-        if not self.is_attached:  # left meanwhile
+        if not is_here(self):  # left meanwhile
             return
         if isinstance(error, CancelledError):
             self.say(Content("Not asked any more."))
