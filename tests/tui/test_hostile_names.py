@@ -10,7 +10,6 @@ import json
 import os
 import re
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,11 +67,13 @@ def start(place: Path, *command: str, columns: int = 220, lines: int = 100) -> T
     return Terminal([sys.executable, "-m", "localllm", *command], columns, lines, env, place / "files")
 
 
-def press(terminal: Terminal, *keys: str) -> None:
-    """One after the other: nothing on the screen says in words where the focus is."""
-    for key in keys:
-        terminal.send(key)
-        time.sleep(0.5)
+def click(terminal: Terminal, text: str) -> None:
+    """With the mouse, where the text is: that needs no focus to be somewhere."""
+    terminal.wait_for(text, SECONDS)
+    lines = terminal.screen.splitlines()
+    row = next(i for i, line in enumerate(lines) if text in line)
+    at = f"{lines[row].index(text) + 1};{row + 1}"
+    terminal.send(f"\x1b[<0;{at}M\x1b[<0;{at}m")
 
 
 def all_of(names: list[str], most: int = 200) -> Callable[[str], bool]:
@@ -90,7 +91,8 @@ def test_no_screen_of_the_app_lets_a_name_through(place: Path):
     terminal = start(place, "chat")
     terminal.wait_for("ready", SECONDS)
     terminal.wait_for(all_of(TEXTS[-60:], 20), SECONDS)  # titles
-    press(terminal, "\x1bOR", "lighthouse")  # F3
+    click(terminal, "Search all text")
+    terminal.send("lighthouse")
     terminal.wait_for(all_of([f"lighthouse {text}" for text in HIDING], 20), SECONDS)  # excerpts
     terminal.send("\x1b\x1b")
     for folder in range(len(NAMES) // AT_ONCE):
@@ -100,11 +102,11 @@ def test_no_screen_of_the_app_lets_a_name_through(place: Path):
         terminal.send("\x03")
     terminal.send("\x1b[18~")  # F7
     terminal.wait_for("Summaries to", SECONDS)
-    press(terminal, "\t", "\r")
-    terminal.wait_for("Take this folder", SECONDS)
-    press(terminal, "\x1b[B", "\r")
+    click(terminal, "Browse")
+    terminal.wait_for(lambda screen: screen.count("📁") > len(NAMES) // AT_ONCE, SECONDS)
+    terminal.send("\x1b[B\r")
     terminal.wait_for(all_of(NAMES[:AT_ONCE]), SECONDS)  # the tree
-    press(terminal, "\x1b[B", "\r")
+    terminal.send("\x1b[B\r")
     terminal.wait_for(lambda screen: "Take this folder" not in screen, SECONDS)
     terminal.send("\x1b[15~")  # F5
     terminal.wait_for("1 file, ", SECONDS)
