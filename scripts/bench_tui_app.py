@@ -151,7 +151,9 @@ async def _rates(model: str, rounds: int = 9, seconds: float = 2.5) -> list[tupl
             screen._work("", lambda: app.host.use_handbook(False))  # the bare engine looks nothing up either
             await ready(pilot)
             speed = await _bare_rate(app)
-            app.host._default = replace(endless, max_tokens=round(min(800, max(100, speed * seconds))))
+            app.host._default = replace(
+                endless, max_tokens=round(min(app.host._opened().engine.info.n_ctx - 100, max(100, speed * seconds)))
+            )
             for number in range(rounds):
                 alone = await _bare_rate(app) if number % 2 else 0.0
                 shown = await _rate_in_app(app, pilot)

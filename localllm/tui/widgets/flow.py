@@ -8,14 +8,14 @@ from textual.message import Message
 from textual.selection import Selection
 from textual.strip import Strip
 from textual.style import Style
-from textual.widget import Widget
 
 from localllm.tui.blocks import Block, Splitter
 from localllm.tui.drawing import BLANK, STYLES, Drawer, Line
 from localllm.tui.links import code_blocks
+from localllm.tui.widgets.plain import Growing
 
 
-class MarkdownFlow(Widget):
+class MarkdownFlow(Growing):
     """`text` is all of it, cleaned by whoever wrote it."""
 
     COMPONENT_CLASSES = set(STYLES)
