@@ -274,7 +274,7 @@ async def _growth(exchanges: int, warm: int = 40) -> float:
     from localllm.tui.app import LocalLLMApp
     from tests.tui.support import StreamEngine, opener, ready, say
 
-    engine = StreamEngine(pieces=reply(200), n_ctx=1 << 24)
+    engine = StreamEngine(pieces=reply(40), n_ctx=1 << 24)
     app = LocalLLMApp(opener(engine))
     text = 0
     async with app.run_test(size=(100, 30)) as pilot:

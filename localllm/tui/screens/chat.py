@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from time import monotonic
 
 from textual import on
 from textual.app import ComposeResult
@@ -49,6 +50,9 @@ from localllm.tui.widgets.transcript import Transcript
 COUNT_AFTER_SECONDS = 0.3
 """After the last key, the files in the message are counted."""
 
+NUMBERS_SECONDS = 0.4
+"""Between two changes of the numbers below a reply that is being written: each costs a fifth of drawing its text."""
+
 
 class ChatScreen(ChatCommands):
     """One conversation, and the list of all."""
@@ -70,6 +74,7 @@ class ChatScreen(ChatCommands):
         self._keys = keys
         self._replies: list[AssistantMessage] = []
         self._counting: Timer | None = None
+        self._counted_at = float("-inf")  # when the numbers of a reply on its way were shown last
         self._warning: LocalLLMError | None = None
 
     def compose(self) -> ComposeResult:
@@ -281,13 +286,15 @@ class ChatScreen(ChatCommands):
     def _show_progress(self, event: ReplyProgress) -> None:
         if self.state is None or not self.replying:
             return
-        status = self.query_one(StatusBar)
+        status, now = self.query_one(StatusBar), monotonic()
+        share = event.prompt_done / event.prompt_total if event.prompt_total else 0
+        activity = "writing …" if event.tokens else f"reading {share:.0%} …"
+        if activity == status.activity and now < self._counted_at + NUMBERS_SECONDS:
+            return
+        self._counted_at = now
+        status.activity = activity
         if event.tokens:
-            status.activity = "writing …"
             status.tokens_per_second = event.tokens_per_second
-        else:
-            share = event.prompt_done / event.prompt_total if event.prompt_total else 0
-            status.activity = f"reading {share:.0%} …"
         status.context = (event.prompt_done + event.tokens, self.state.n_ctx)
 
     @on(ReplyEnded)
