@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
-    from textual.screen import Screen
 
     from localllm.tui.app import LocalLLMApp
 
@@ -256,7 +255,7 @@ def _written(app: LocalLLMApp) -> list[str]:
     written: list[str] = []
     display = app._display
 
-    def displayed(screen: Screen[Any], update: Any) -> None:
+    def displayed(screen: Any, update: Any) -> None:
         display(screen, update)
         if isinstance(update, CompositorUpdate) and not app._batch_count:
             written.append(update.render_segments(app.console))
@@ -272,23 +271,26 @@ def memory() -> dict[str, float]:
 async def _growth(exchanges: int, warm: int = 40) -> float:
     """Resident memory after all, less that after the first few and less the text in between."""
     from localllm.tui.app import LocalLLMApp
-    from tests.tui.support import StreamEngine, opener, ready, say
+    from localllm.tui.widgets.prompt import Prompt
+    from tests.tui.support import StreamEngine, opener, ready
 
-    engine = StreamEngine(pieces=reply(40), n_ctx=1 << 24)
+    engine = StreamEngine(pieces=(pieces := reply(40)), n_ctx=1 << 24)
     app = LocalLLMApp(opener(engine))
-    text = 0
     async with app.run_test(size=(100, 30)) as pilot:
-        await ready(pilot)
+        screen = await ready(pilot)
         before = 0.0
         for number in range(exchanges):
             if number == warm:
-                before, text = _resident(), 0
+                before = _resident()
             engine.prompts.clear()
-            await say(pilot, f"question {number}")
-            text += sum(map(len, engine.pieces)) + 16  # type: ignore[arg-type]
+            screen.query_one(Prompt).insert(f"question {number}")
+            screen.query_one(Prompt).action_send()
+            while screen.busy or len(app.store.turns.branch(1)) < 2 * number + 2:
+                await asyncio.sleep(0.01)
+        assert len(app.store.turns.branch(1)) == 2 * exchanges
         grown = _resident() - before
     app.host.close()
-    return (grown - text) / 1e6
+    return (grown - (exchanges - warm) * (len("".join(pieces)) + 16)) / 1e6
 
 
 def _resident() -> float:
@@ -296,5 +298,4 @@ def _resident() -> float:
     import gc
 
     gc.collect()
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return float(pages * os.sysconf("SC_PAGE_SIZE"))
+    return float(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
