@@ -277,14 +277,13 @@ async def _growth(exchanges: int, warm: int = 40) -> float:
     engine = StreamEngine(pieces=(pieces := reply(40)), n_ctx=1 << 24)
     app = LocalLLMApp(opener(engine))
     async with app.run_test(size=(100, 30)) as pilot:
-        screen = await ready(pilot)
-        before = 0.0
+        prompt, before = (screen := await ready(pilot)).query_one(Prompt), 0.0
         for number in range(exchanges):
             if number == warm:
                 before = _resident()
             engine.prompts.clear()
-            screen.query_one(Prompt).insert(f"question {number}")
-            screen.query_one(Prompt).action_send()
+            prompt.insert(f"question {number}")
+            prompt.action_send()
             while screen.busy or len(app.store.turns.branch(1)) < 2 * number + 2:
                 await asyncio.sleep(0.01)
         assert len(app.store.turns.branch(1)) == 2 * exchanges
