@@ -38,10 +38,11 @@ bench: setup ## measure: cold start, then every scripts/bench*.py
 	.venv/bin/python scripts/cold_start.py
 	@set -e; for script in $(wildcard scripts/bench*.py); do echo ".venv/bin/python $$script"; .venv/bin/python "$$script"; done
 
-guide: setup ## train the built-in model again in out/guide, and measure it; needs PyTorch, takes hours
-	.venv/bin/python scripts/train_guide.py --out out/guide --resume
-	cd scripts && ../.venv/bin/python -m guide.measure ../out/guide/guide.gguf --corpus ../out/guide/corpus.json --plain ../out/guide/guide-f16.gguf $(ARGS)
-	.venv/bin/python scripts/handbook_answers.py --model out/guide/guide.gguf --set blind --questions 0
+guide: setup ## train the built-in model again in build/guide, and measure it; needs PyTorch, takes hours
+	@.venv/bin/python -c "import torch" 2>/dev/null || { echo "It needs PyTorch: .venv/bin/pip install torch==2.13.0"; exit 1; }
+	.venv/bin/python scripts/train_guide.py --out build/guide --resume
+	cd scripts && ../.venv/bin/python -m guide.measure ../build/guide/guide.gguf --corpus ../build/guide/corpus.json --plain ../build/guide/guide-f16.gguf $(ARGS)
+	.venv/bin/python scripts/handbook_answers.py --model build/guide/guide.gguf --set blind --questions 0
 
 docs: setup ## the handbook as pages, in build/docs
 	.venv/bin/python scripts/make_docs.py

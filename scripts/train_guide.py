@@ -5,8 +5,8 @@ Needs the project's own environment, whose packages are also the prose that it r
 script uses:
 
     pip install torch==2.13.0
-    python scripts/train_guide.py --out out/guide            # the whole of it
-    python scripts/train_guide.py --out out/smoke --smoke    # every step of it, in seconds
+    python scripts/train_guide.py --out build/guide            # the whole of it
+    python scripts/train_guide.py --out build/smoke --smoke    # every step of it, in seconds
 
 A run that was stopped is taken up with --resume. The result is OUT/guide.gguf; OUT/guide-f16.gguf is the same
 unquantized.
