@@ -26,8 +26,13 @@ PHASES = (
     Phase(2900, mix.READ, first=0.6),
     Phase(3240, mix.LAST, first=0.4, last=0.03),
     Phase(4900, mix.FIND, first=0.6, last=0.02),
+    Phase(5600, mix.SETTLE, first=0.4, last=0.02),
+    Phase(6150, mix.LEAD, first=0.35, last=0.02),
 )
-SMOKE = (Phase(1, mix.EARLY), Phase(2, mix.LATE), Phase(3, mix.READ), Phase(4, mix.LAST), Phase(5, mix.FIND))
+SMOKE = tuple(
+    Phase(step, shares)
+    for step, shares in enumerate((mix.EARLY, mix.LATE, mix.READ, mix.LAST, mix.FIND, mix.SETTLE, mix.LEAD), 1)
+)
 
 
 def arguments() -> argparse.Namespace:

@@ -29,9 +29,11 @@ LATE = (0.36, 0.04, 0.02, 0.30, 0.06, 0.22, 0, 0, 0, 0)
 READ = (0.17, 0.01, 0.09, 0.09, 0.03, 0.06, 0.17, 0.20, 0.18, 0)
 LAST = (0.17, 0.01, 0.05, 0.13, 0.03, 0.10, 0.15, 0.13, 0.17, 0.06)
 FIND = (0.12, 0.01, 0.04, 0.11, 0.03, 0.10, 0.12, 0.30, 0.10, 0.07)
-"""Shares of the kinds: many records first, from which looking things up is learned soonest; then more prose, then
-the program's own requests and its handbook, then more that is not in the
-text, and at last many of the questions that are written for the handbook."""
+SETTLE = (0.20, 0.02, 0.05, 0.08, 0.03, 0.10, 0.19, 0.22, 0.06, 0.05)
+LEAD = (0.26, 0.02, 0.06, 0.07, 0.03, 0.10, 0.17, 0.20, 0.06, 0.03)
+"""Shares of the kinds: many records first, from which looking things up is learned soonest; then more prose, the
+program's own requests and its handbook, more that is not in the text, many of the questions that are written for the
+handbook, and at last, in two steps, more summaries again."""
 LONGEST = 1000
 
 

@@ -68,11 +68,11 @@ def system(rng: Random, share: float = 0.2) -> Messages:
 def ask(rng: Random, text: str) -> str:
     """A request for a summary around `text`."""
     kind = rng.random()
-    if kind < 0.64:
+    if kind < 0.46:
         request = pick(rng, _VERBS) + " " + pick(rng, _OBJECTS) + pick(rng, _LIMITS)
         request = request.lower() if rng.random() < 0.06 else request
         return request + pick(rng, ".|.|.|.|:|:|: |. |") + (pick(rng, "\n\n|\n\n|\n\n|\n")) + text
-    if kind < 0.82:
+    if kind < 0.84:
         return text + pick(rng, "\n\n|\n\n|\n\n|\n|\n---\n") + pick(rng, _AFTER)
     return pick(rng, _BEFORE) + pick(rng, "\n\n|\n\n|\n\n|\n| ") + text
 
