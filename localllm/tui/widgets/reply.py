@@ -18,7 +18,7 @@ from localllm.tui.widgets.plain import Plain
 
 FRAME_SECONDS, LONGEST_FRAME_SECONDS = 0.08, 0.5
 """Between two drawings of a reply: what comes in meanwhile is drawn at once."""
-SHARE = 0.03
+SHARE = 0.05
 """Of a core, at most, for drawing: the engine needs them all."""
 TYPING_SECONDS, LONGEST_WAIT_SECONDS = 0.06, 0.25
 """After a key the reply waits, so that the next key is not kept waiting; but not for longer than this."""
