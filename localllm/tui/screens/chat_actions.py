@@ -6,7 +6,6 @@ from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from textual.screen import Screen
 
@@ -26,9 +25,6 @@ from localllm.tui.widgets.sidebar import Sidebar
 from localllm.tui.widgets.status import StatusBar
 from localllm.tui.widgets.transcript import Transcript
 
-if TYPE_CHECKING:
-    pass
-
 
 class ChatActions(Screen[None]):
     """The actions of the place "chat" in the keymap."""
@@ -36,7 +32,9 @@ class ChatActions(Screen[None]):
     host: ChatHost
     store: ChatStore
     state: ChatState | None
+    """None until the model is open."""
     busy: bool
+    """Whether the host is at work; it takes one thing at a time."""
     editing: Turn | None = None
     """The turn that the message in the input is to take the place of."""
     _last_adapter: str | None = None
