@@ -168,12 +168,14 @@ class Registry:
             )
 
     def adapters(self) -> list[AdapterRef]:
-        """Every complete adapter in <home>/adapters, by name."""
+        """Every complete adapter in <home>/adapters, by name; also those whose manifest cannot be read any more, which
+        `manifest` says.
+        """
         folder = self.home.adapters
         if not folder.is_dir():
             return []
         manifests = sorted(folder.glob(f"*/{MANIFEST}"))
-        return [self._from_folder(m.parent) for m in manifests if _NAME.fullmatch(m.parent.name)]
+        return [self._listed(m.parent) for m in manifests if _NAME.fullmatch(m.parent.name)]
 
     def manifest(self, adapter: AdapterRef) -> dict[str, Any]:
         """What adapter.json says; empty for a bare file."""
@@ -220,6 +222,12 @@ class Registry:
             raise StorageError(f"Cannot write {final} ({e.strerror}).", "Check permissions and free space.") from e
         shutil.rmtree(old, ignore_errors=True)
         return self._from_folder(final)
+
+    def _listed(self, folder: Path) -> AdapterRef:
+        try:
+            return self._from_folder(folder)
+        except AdapterError:
+            return AdapterRef(folder.name, folder / ADAPTER_FILE)
 
     def _from_folder(self, folder: Path) -> AdapterRef:
         ref = AdapterRef(folder.name, folder / ADAPTER_FILE)

@@ -9,11 +9,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from localllm.errors import InvalidModelError, ModelNotFoundError
+from localllm.errors import AdapterError, InvalidModelError, ModelNotFoundError
 from localllm.store.foreign.find import owner
 from localllm.store.foreign.model import ForeignModel
 from localllm.store.pulled import PulledModel
-from localllm.store.registry import Registry
+from localllm.store.registry import MANIFEST, Registry
 from localllm.types import AdapterRef, ModelRef
 
 
@@ -45,7 +45,10 @@ def adapters_of(registry: Registry, model: ModelRef) -> list[str]:
     """Names of the adapters that say they were made for this model's very file, by its name or where it lies."""
     found = []
     for adapter in registry.adapters():
-        base = registry.manifest(adapter).get("base", {})
+        try:
+            base = registry.manifest(adapter).get("base", {})
+        except AdapterError:  # then it is of no model
+            continue
         if base.get("name") == model.name or base.get("path") == str(model.path.resolve()):
             found.append(adapter.name)
     return found
@@ -99,7 +102,10 @@ def _foreign_row(model: ForeignModel, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _adapter_row(registry: Registry, adapter: AdapterRef) -> dict[str, Any]:
-    manifest = registry.manifest(adapter)
+    try:
+        manifest = registry.manifest(adapter)
+    except AdapterError:
+        return {"name": adapter.name, "path": str(adapter.path), "error": f"its {MANIFEST} cannot be read"}
     verified = manifest.get("verify", {})
     return {
         "name": adapter.name,

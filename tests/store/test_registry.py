@@ -11,6 +11,7 @@ import pytest
 from localllm.errors import AdapterError, AdapterMismatchError, AdapterNotFoundError, ModelNotFoundError
 from localllm.paths import Home
 from localllm.store.registry import MANIFEST, Registry
+from localllm.tasks.listing import list_adapters
 from tests.engine.helpers import write_adapter
 
 
@@ -74,6 +75,18 @@ def test_an_adapter_without_its_manifest_does_not_exist(registry: Registry, home
         registry.adapter("half")
     with pytest.raises(AdapterError, match="not finished"):
         registry.publish_adapter("half", folder)
+
+
+def test_an_adapter_whose_manifest_is_damaged_hides_no_other(registry: Registry, home: Home) -> None:
+    for name, text in (("good", '{"base": {}}'), ("bad", "{")):
+        folder = home.adapters / name
+        folder.mkdir(parents=True)
+        (folder / "adapter.json").write_text(text)
+    assert [adapter.name for adapter in registry.adapters()] == ["bad", "good"]
+    rows = {row["name"]: row.get("error") for row in list_adapters(registry)}
+    assert rows == {"bad": "its adapter.json cannot be read", "good": None}
+    with pytest.raises(AdapterError, match="cannot be read"):
+        registry.adapter("bad")
 
 
 def test_an_adapter_for_other_bytes_is_refused(registry: Registry, home: Home) -> None:

@@ -53,6 +53,9 @@ def _print_adapters(adapters: list[dict[str, Any]]) -> None:
 
     print(f"\n{'ADAPTER':24} {'SIZE':>9}  {'BASE':14} VERIFIED")
     for row in adapters:
+        if "error" in row:
+            print(f"{sanitize_line(row['name']):24} {'unusable':>9}  {sanitize_line(row['error'])}")
+            continue
         name, base = sanitize_line(row["name"]), sanitize_line(row["base"] or "?")
         verified = {True: "yes", False: "failed"}.get(row["verified"], "no")
         print(f"{name:24} {human_size(row['bytes']):>9}  {base:14} {verified}")
