@@ -26,8 +26,6 @@ from localllm.handbook.entries import by_id, entries  # noqa: E402
 
 FOLDS = 8
 PENALTY = 3.0
-KEPT = 0.02
-"""Pairs of words with a smaller probability are left out of the file."""
 NAMES = [field.name for field in fields(Evidence)]
 
 
@@ -144,7 +142,7 @@ def main() -> None:
         f"{word} {said} {ratio:.0f}\n"
         for word, found in sorted(translated(pairs(None)).items())
         for said, ratio in sorted(found.items())
-        if ratio >= 1
+        if ratio >= 1  # what is rarer than usual says nothing
     ]
     translation.FILE.write_text(head + "".join(lines), "utf-8")
 
